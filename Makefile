@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` shows what Welkin does, `make test` proves it.
+# Both install, or name, exactly what they need: see scripts/prerequisites.
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+SEED ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo 1)
+SECONDS_OF_SWARM ?= 60
+
+.PHONY: all build demo test check unit end-to-end swarm bench install clean
+
+all: build
+
+build:
+	scripts/prerequisites build
+	cargo build --release --locked -p welkin -p lab
+
+demo:
+	scripts/prerequisites demo
+	cargo build --release --locked -p welkin -p lab
+	scripts/demo
+
+# Everything that must be green, in the order in which it fails fastest.
+test:
+	scripts/prerequisites test
+	$(MAKE) check
+	$(MAKE) unit
+	$(MAKE) swarm
+	$(MAKE) end-to-end
+
+check:
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
+
+unit:
+	cargo test --workspace --exclude end-to-end --locked
+
+# Whole kernels under random faults; the seed is the commit's own, and a failing one replays.
+swarm:
+	cargo run --release --locked --quiet -p xtask -- sim --seconds $(SECONDS_OF_SWARM) --seed 0x$(SEED)
+
+end-to-end:
+	cargo build --release --locked -p welkin -p lab
+	cargo test --release --locked -p end-to-end -- --test-threads 1
+
+bench:
+	scripts/prerequisites bench
+	cargo build --release --locked -p welkin -p lab
+	cargo xtask bench
+
+install: build
+	install -D -m 755 target/release/welkin $(DESTDIR)/usr/local/bin/welkin
+	install -D -m 644 packaging/welkin.service $(DESTDIR)/etc/systemd/system/welkin.service
+
+clean:
+	cargo clean

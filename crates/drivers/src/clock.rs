@@ -1,0 +1,31 @@
+//! The clocks of the shim: it is a process of its own, so nobody can pass it the time.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a shim is its own world and reads its own clock"
+)]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use wire::id::UnixMillis;
+
+/// For deadlines.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Since 1970-01-01 UTC; zero when the clock is before that.
+pub(crate) fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// The same in microseconds, for log records.
+pub(crate) fn unix_micros() -> u64 {
+    u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The same in milliseconds, for reports.
+pub(crate) fn unix_millis() -> UnixMillis {
+    UnixMillis(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX))
+}

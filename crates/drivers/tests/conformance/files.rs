@@ -1,0 +1,136 @@
+//! Copies into and out of objects.
+
+use std::io::{Cursor, Read};
+
+use wire::fact::ExitReason;
+use wire::stream::{Kind, What};
+
+use crate::Case;
+use crate::bed::{Driver, Object};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_tree_can_be_read", read),
+    ("a_tree_can_be_written", write),
+    ("a_link_leads_nowhere_outside", links),
+    ("a_path_that_does_not_exist_is_said_so", missing),
+];
+
+fn read_path(object: &Object, path: &str) -> Vec<(String, String)> {
+    let (bytes, _, reason) = object
+        .open(What::Read {
+            path: path.to_string(),
+        })
+        .outputs();
+    assert_eq!(reason, ExitReason::Code(0));
+    let mut archive = tar::Archive::new(Cursor::new(bytes));
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        (name, text)
+    });
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort();
+    entries
+}
+
+fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, text) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o640);
+        header.set_mtime(1_000_000);
+        builder
+            .append_data(&mut header, name, text.as_bytes())
+            .unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn write_path(object: &Object, path: &str, bytes: &[u8]) -> crate::bed::Caller {
+    let mut caller = object.open(What::Write {
+        path: path.to_string(),
+    });
+    bytes
+        .chunks(1000)
+        .for_each(|piece| caller.send(Kind::Data, piece));
+    caller.send(Kind::DataEnd, &[]);
+    caller
+}
+
+fn read(driver: &Driver) {
+    let script =
+        "mkdir -p /tmp/d/e; echo 1 > /tmp/d/one; echo 2 > /tmp/d/e/two; echo ready; sleep 600";
+    let object = driver.shell(script);
+    object.wait_for("ready");
+    let entry = |name: &str, text: &str| (name.to_string(), text.to_string());
+    let tree = [
+        entry("d", ""),
+        entry("d/e", ""),
+        entry("d/e/two", "2\n"),
+        entry("d/one", "1\n"),
+    ];
+    let found = read_path(&object, "/tmp/d");
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(n, t)| (n.trim_end_matches('/').to_string(), t))
+        .collect();
+    assert_eq!(found, tree);
+    assert_eq!(read_path(&object, "/tmp/d/one"), [entry("one", "1\n")]);
+}
+
+fn write(driver: &Driver) {
+    let object = driver.shell("sleep 600");
+    object.running();
+    let big = "0123456789".repeat(50_000);
+    let bytes = archive(&[("a", "hello"), ("b/c", &big)]);
+    let (_, _, reason) = write_path(&object, "/tmp", &bytes).outputs();
+    assert_eq!(reason, ExitReason::Code(0));
+    let script = "cat /tmp/a; echo; wc -c < /tmp/b/c; stat -c '%a %Y' /tmp/a";
+    assert_eq!(object.exec_shell(script).0, "hello\n500000\n640 1000000\n");
+    assert!(!std::path::Path::new("/tmp/b/c").exists());
+}
+
+fn links(driver: &Driver) {
+    let outside = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::write(outside.path().join("secret"), "secret").unwrap();
+    let path = outside.path().to_str().unwrap();
+    let object = driver.shell(&format!(
+        "ln -s {path} /tmp/link; ln -s / /tmp/root; echo ready; sleep 600"
+    ));
+    object.wait_for("ready");
+    let failure = object
+        .open(What::Read {
+            path: "/tmp/link/secret".to_string(),
+        })
+        .failure();
+    assert!(failure.contains("not-found"), "{failure}");
+    write_path(&object, "/tmp/root/tmp", &archive(&[("mine", "x")])).outputs();
+    assert_eq!(object.exec_shell("cat /tmp/mine").0, "x");
+    write_path(&object, "/tmp/link", &archive(&[("mine", "x")])).failure();
+    assert!(!outside.path().join("mine").exists());
+}
+
+fn missing(driver: &Driver) {
+    let object = driver.shell("sleep 600");
+    object.running();
+    let failure = object
+        .open(What::Read {
+            path: "/no/such".to_string(),
+        })
+        .failure();
+    assert!(
+        failure.contains("not-found") && failure.contains("/no/such"),
+        "{failure}"
+    );
+    let failure = object
+        .open(What::Read {
+            path: "relative".to_string(),
+        })
+        .failure();
+    assert!(failure.contains("must begin with /"), "{failure}");
+    let failure = write_path(&object, "/etc/passwd", &archive(&[("a", "x")])).failure();
+    assert!(failure.contains("/etc/passwd"), "{failure}");
+}

@@ -1,0 +1,538 @@
+//! The node's disk: a map from `(table, key)` to a value that survives power cuts.
+//!
+//! What it is not: it does not look into values; the kernel sealed them and the kernel checks them.
+//!
+//! # The conversation
+//!
+//! ```text
+//! loop                                 thread `disk`
+//!   persist(batch 7) ─► queue ─►       takes all that wait: 7, 8, 9
+//!   persist(batch 8)                   one transaction, one sync
+//!   persist(batch 9)            ◄─     Persisted { batch: 9 }      all before it are durable too
+//! ```
+//!
+//! When the transaction fails, each of its batches is reported as failed, and so is every later
+//! one until the kernel sends the first of them again: nothing becomes durable out of order.
+//!
+//! The transaction is committed in one phase: a commit slot with a checksum and one `fdatasync`;
+//! recovery after a crash reads the whole file to verify it. Two phases and quick repair would
+//! make recovery instant for a second `fdatasync` per commit; a node's file is a few megabytes and
+//! is verified at every start anyway, so that cost buys nothing here (redb `design.md`, "Commit").
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use kernel::world::Input;
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::mpsc;
+use wire::disk::{Table, Write};
+
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// Batches that may wait for the disk.
+const QUEUE_MAX: usize = 1024;
+/// Answers that may wait for the loop: all that a full queue and one group can give, so that the
+/// thread never waits for a loop that waits for the thread.
+pub(crate) const ANSWERS_MAX: usize = 2 * QUEUE_MAX + GROUP_MAX;
+/// Batches in one transaction.
+const GROUP_MAX: usize = 256;
+/// Pages kept in memory: the kernel holds everything that it needs, the disk is read at birth.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// One row: its table, its key, its value.
+pub(crate) type Row = (Table, Vec<u8>, Vec<u8>);
+
+/// Why the disk cannot be used. Nothing on it was changed.
+#[derive(Debug)]
+pub struct DiskError {
+    path: PathBuf,
+    reason: String,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(f, "cannot use the node's disk {path}: {}", self.reason)
+    }
+}
+
+impl std::error::Error for DiskError {}
+
+/// A file that could not be trusted. It was moved aside, never used.
+#[derive(Debug, Clone)]
+pub(crate) struct Damage {
+    /// Where it is now.
+    pub(crate) moved_to: PathBuf,
+    /// What was wrong with it.
+    pub(crate) reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (reason, moved_to) = (&self.reason, self.moved_to.display());
+        write!(
+            f,
+            "the node's disk was damaged ({reason}); it was moved to {moved_to} and "
+        )?;
+        f.write_str("the node begins anew with what other nodes know")
+    }
+}
+
+/// An open disk and what was on it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) rows: Vec<Row>,
+    /// What was in the way, when the disk begins empty because of it.
+    pub(crate) damage: Option<Damage>,
+}
+
+/// Opens the disk, or makes an empty one; reads all rows. A file that is damaged is moved aside.
+pub(crate) fn open(path: &Path) -> Result<Opened, DiskError> {
+    match try_open(path) {
+        Ok((store, rows)) => Ok(Opened {
+            store,
+            rows,
+            damage: None,
+        }),
+        Err(Trouble::Damaged(reason)) => {
+            let moved_to = path.with_extension(format!("damaged-{}", clock::wall().0));
+            let fail = |reason: String| DiskError {
+                path: path.to_path_buf(),
+                reason,
+            };
+            std::fs::rename(path, &moved_to).map_err(|error| {
+                fail(format!(
+                    "it is damaged ({reason}) and cannot be moved: {error}"
+                ))
+            })?;
+            let (store, rows) = try_open(path).map_err(|trouble| fail(trouble.reason()))?;
+            let damage = Some(Damage { moved_to, reason });
+            Ok(Opened {
+                store,
+                rows,
+                damage,
+            })
+        }
+        Err(trouble @ Trouble::Refused(_)) => Err(DiskError {
+            path: path.to_path_buf(),
+            reason: trouble.reason(),
+        }),
+    }
+}
+
+enum Trouble {
+    /// The file is not what was written.
+    Damaged(String),
+    /// The file may be fine, but cannot be used.
+    Refused(String),
+}
+
+impl Trouble {
+    fn reason(self) -> String {
+        match self {
+            Self::Damaged(reason) | Self::Refused(reason) => reason,
+        }
+    }
+
+    fn of(error: &redb::Error) -> Self {
+        let text = error.to_string();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "a foreign enum that may grow"
+        )]
+        match error {
+            redb::Error::Corrupted(_) | redb::Error::RepairAborted => Self::Damaged(text),
+            redb::Error::Io(error) => match error.kind() {
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(text),
+                io::ErrorKind::StorageFull => {
+                    Self::Refused(format!("{text}; make room and try again"))
+                }
+                _ => Self::Refused(text),
+            },
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+fn try_open(path: &Path) -> Result<(Store, Vec<Row>), Trouble> {
+    // Damage that the library does not expect makes it panic. Nothing of ours is shared with it
+    // here, so nothing is left half done.
+    let attempt = std::panic::catch_unwind(|| -> Result<_, redb::Error> {
+        let store = Store {
+            path: path.to_path_buf(),
+            database: Some(open_database(path)?),
+        };
+        // A file whose name is not durable is not durable.
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        std::fs::File::open(directory).and_then(|directory| directory.sync_all())?;
+        let rows = store.load()?;
+        Ok((store, rows))
+    });
+    match attempt {
+        Ok(result) => result.map_err(|error| Trouble::of(&error)),
+        Err(_panic) => Err(Trouble::Damaged("its structure makes no sense".to_owned())),
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .create(path)
+}
+
+fn definition(table: Table) -> Definition {
+    TableDefinition::new(table.name())
+}
+
+/// The file.
+pub(crate) struct Store {
+    path: PathBuf,
+    /// Closed after a failure: the library refuses all work then until it is opened again.
+    database: Option<Database>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish()
+    }
+}
+
+impl Store {
+    fn database(&mut self) -> Result<&Database, redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_database(&self.path)?,
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn load(&self) -> Result<Vec<Row>, redb::Error> {
+        let Some(database) = &self.database else {
+            return Ok(Vec::new());
+        };
+        let transaction = database.begin_read()?;
+        let mut rows = Vec::new();
+        for table in Table::ALL {
+            let open = match transaction.open_table(definition(table)) {
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                other => other?,
+            };
+            for entry in open.iter()? {
+                let (key, value) = entry?;
+                rows.push((table, key.value().to_vec(), value.value().to_vec()));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Makes all these writes durable, or none.
+    pub(crate) fn commit<'a>(
+        &mut self,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Result<(), String> {
+        let done = self.try_commit(writes);
+        done.map_err(|error| {
+            self.database = None;
+            match Trouble::of(&error) {
+                Trouble::Damaged(reason) | Trouble::Refused(reason) => reason,
+            }
+        })
+    }
+
+    fn try_commit<'a>(
+        &mut self,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Result<(), redb::Error> {
+        let mut transaction = self.database()?.begin_write()?;
+        transaction
+            .set_durability(Durability::Immediate)
+            .map_err(|_no_savepoints| redb::Error::Corrupted("a savepoint".to_owned()))?;
+        {
+            let mut tables = Vec::new();
+            for table in Table::ALL {
+                tables.push((table, None));
+            }
+            for write in writes {
+                let slot = tables.iter_mut().find(|(table, _)| *table == write.table);
+                let Some((table, open)) = slot else { continue };
+                if open.is_none() {
+                    *open = Some(transaction.open_table(definition(*table))?);
+                }
+                let Some(open) = open else { continue };
+                match &write.value {
+                    Some(value) => drop(open.insert(&*write.key, &**value)?),
+                    None => drop(open.remove(&*write.key)?),
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Batch {
+    number: u64,
+    writes: Vec<Write>,
+}
+
+/// The way to the thread that writes.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    queue: mpsc::Sender<Batch>,
+    thread: JoinHandle<()>,
+}
+
+impl Disk {
+    /// Starts the thread. `answers` must have room for [`ANSWERS_MAX`].
+    pub(crate) fn start(
+        store: Store,
+        answers: mpsc::Sender<Input>,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
+        let (queue, batches) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer {
+            store,
+            answers,
+            metrics,
+            failed: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(move || writer.run(batches))?;
+        Ok(Self { queue, thread })
+    }
+
+    /// Queues a batch; waits while the queue is full.
+    pub(crate) async fn persist(&self, number: u64, writes: Vec<Write>) {
+        if self.queue.send(Batch { number, writes }).await.is_err() {
+            tracing::error!(number, "the disk thread has ended; the batch is lost");
+        }
+    }
+
+    /// Writes what is queued and closes the file.
+    pub(crate) fn close(self) {
+        drop(self.queue);
+        if self.thread.join().is_err() {
+            tracing::error!("the disk thread panicked");
+        }
+    }
+}
+
+struct Writer {
+    store: Store,
+    answers: mpsc::Sender<Input>,
+    metrics: Metrics,
+    /// The first batch that failed and did not come again, and why.
+    failed: Option<(u64, String)>,
+}
+
+impl Writer {
+    fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+        while let Some(first) = batches.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && let Ok(next) = batches.try_recv()
+            {
+                group.push(next);
+            }
+            self.write(group);
+        }
+    }
+
+    fn write(&mut self, mut group: Vec<Batch>) {
+        if let Some((first, reason)) = self.failed.take() {
+            let again = group.iter().position(|batch| batch.number <= first);
+            let too_late = group.split_off(0);
+            let mut rest = too_late.into_iter();
+            for batch in rest.by_ref().take(again.unwrap_or(usize::MAX)) {
+                self.fail(&batch, &reason);
+            }
+            group = rest.collect();
+            if again.is_none() {
+                self.failed = Some((first, reason));
+            }
+        }
+        let Some(last) = group.last().map(|batch| batch.number) else {
+            return;
+        };
+        let began = clock::now();
+        match self
+            .store
+            .commit(group.iter().flat_map(|batch| &batch.writes))
+        {
+            Ok(()) => {
+                self.metrics.committed(clock::now().since(began));
+                self.answer(Input::Persisted { batch: last });
+            }
+            Err(reason) => {
+                for batch in &group {
+                    self.fail(batch, &reason);
+                }
+                self.failed = group.first().map(|batch| (batch.number, reason));
+            }
+        }
+    }
+
+    fn fail(&self, batch: &Batch, reason: &str) {
+        tracing::error!(
+            batch = batch.number,
+            reason,
+            "a batch could not be made durable"
+        );
+        self.answer(Input::PersistFailed {
+            batch: batch.number,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn answer(&self, input: Input) {
+        if self.answers.blocking_send(input).is_err() {
+            tracing::debug!("the loop has ended before the disk");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str, value: Option<&str>) -> Write {
+        Write {
+            table: Table::Records,
+            key: key.as_bytes().to_vec(),
+            value: value.map(|value| value.as_bytes().to_vec()),
+        }
+    }
+
+    fn keys(rows: &[Row]) -> Vec<String> {
+        let text = |row: &Row| String::from_utf8_lossy(&row.1).into_owned();
+        rows.iter().map(text).collect()
+    }
+
+    fn next(answers: &mut mpsc::Receiver<Input>) -> Input {
+        answers.blocking_recv().unwrap()
+    }
+
+    #[test]
+    fn batches_survive_the_end_of_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let (answers, mut told) = mpsc::channel(ANSWERS_MAX);
+        let disk = Disk::start(open(&path).unwrap().store, answers, Metrics::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            disk.persist(1, vec![write("a", Some("1")), write("b", Some("2"))])
+                .await;
+            disk.persist(2, vec![write("a", None)]).await;
+        });
+        while next(&mut told) != (Input::Persisted { batch: 2 }) {}
+        disk.close();
+        let opened = open(&path).unwrap();
+        assert!(opened.damage.is_none());
+        assert_eq!(keys(&opened.rows), ["b"]);
+    }
+
+    #[test]
+    fn a_truncated_file_is_set_aside_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let mut opened = open(&path).unwrap();
+        opened.store.commit([&write("a", Some("1"))]).unwrap();
+        drop(opened);
+        let length = std::fs::metadata(&path).unwrap().len();
+        for cut in [100, length / 2] {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(cut).unwrap();
+            let mut opened = open(&path).unwrap();
+            let damage = opened.damage.unwrap();
+            assert_eq!(opened.rows, []);
+            assert_eq!(std::fs::metadata(&damage.moved_to).unwrap().len(), cut);
+            opened.store.commit([&write("a", Some("1"))]).unwrap();
+        }
+    }
+
+    /// What lies between pages means nothing and may change; all else is noticed.
+    #[test]
+    fn a_file_with_a_flipped_byte_is_never_silently_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let mut opened = open(&path).unwrap();
+        for key in ["a", "b", "c"] {
+            opened
+                .store
+                .commit([&write(key, Some(&"needle".repeat(100)))])
+                .unwrap();
+        }
+        drop(opened);
+        let rows = open(&path).unwrap().rows;
+        let whole = std::fs::read(&path).unwrap();
+        let needles = whole
+            .windows(6)
+            .enumerate()
+            .filter(|(_, six)| six == b"needle");
+        let used = whole.iter().enumerate().filter(|(_, byte)| **byte != 0);
+        let places = used
+            .map(|(at, _)| at)
+            .step_by(499)
+            .chain(needles.map(|(at, _)| at).step_by(150));
+        let mut noticed = 0;
+        for at in places {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            std::fs::write(&path, bytes).unwrap();
+            let opened = open(&path).unwrap();
+            noticed += usize::from(opened.damage.is_some());
+            assert!(
+                opened.damage.is_some() || opened.rows == rows,
+                "byte {at}: {opened:?}"
+            );
+            if let Some(damage) = opened.damage {
+                assert_eq!(opened.rows, []);
+                std::fs::remove_file(damage.moved_to).unwrap();
+            }
+        }
+        assert!(noticed > 10);
+    }
+
+    #[test]
+    fn what_follows_a_failed_batch_waits_until_it_comes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let (answers, mut told) = mpsc::channel(ANSWERS_MAX);
+        let mut writer = Writer {
+            store: open(&path).unwrap().store,
+            answers,
+            metrics: Metrics::default(),
+            failed: Some((3, "the disk is full".to_owned())),
+        };
+        let batch = |number| Batch {
+            number,
+            writes: vec![write("a", Some("1"))],
+        };
+        writer.write(vec![batch(4), batch(5)]);
+        assert!(matches!(
+            next(&mut told),
+            Input::PersistFailed { batch: 4, .. }
+        ));
+        assert!(matches!(
+            next(&mut told),
+            Input::PersistFailed { batch: 5, .. }
+        ));
+        writer.write(vec![batch(6), batch(3), batch(4)]);
+        assert!(matches!(
+            next(&mut told),
+            Input::PersistFailed { batch: 6, .. }
+        ));
+        assert_eq!(next(&mut told), Input::Persisted { batch: 4 });
+    }
+}

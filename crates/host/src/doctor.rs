@@ -1,0 +1,159 @@
+//! What the host knows about the health of its machine, for `welkin doctor`.
+//!
+//! What it is not: a repair. Each finding says what is the case and what to do.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use drivers::exec;
+use nix::sys::statvfs::statvfs;
+use wire::call::{Finding, Findings, Severity};
+
+use crate::clock;
+use crate::events::Alarm;
+
+/// Less free disk than this is a problem.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// Less than this is worth a word.
+const FREE_BYTES_ADVICE: u64 = 2 * 1024 * 1024 * 1024;
+/// A wall clock before this was never set (2024-01-01).
+const CLOCK_MILLIS_MIN: u64 = 1_704_067_200_000;
+
+/// What a check may look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Patient {
+    pub(crate) state_dir: std::path::PathBuf,
+    pub(crate) bound: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) alarms: Vec<Alarm>,
+    /// Sentences about limits that may not hold.
+    pub(crate) control_groups: Vec<String>,
+}
+
+/// Adds what the host finds to what the kernel found; worst first.
+pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
+    let node = findings
+        .findings
+        .first()
+        .map_or_else(String::new, |first| first.node.clone());
+    let mut add = |severity, summary: String, remedy: &str| {
+        findings.findings.push(Finding {
+            severity,
+            node: node.clone(),
+            summary,
+            remedy: remedy.to_owned(),
+        });
+    };
+    for alarm in &patient.alarms {
+        let summary = format!("{}, {} times: {}", alarm.name, alarm.count, alarm.detail);
+        add(
+            Severity::Alarm,
+            summary,
+            "look into the log of the node; report it as a bug",
+        );
+    }
+    for protection in exec::probe() {
+        let severity = if protection.available {
+            Severity::Fine
+        } else {
+            Severity::Missing
+        };
+        let summary = format!("{}: {}", protection.name, protection.explanation);
+        add(severity, summary, &protection.remedy);
+    }
+    for sentence in &patient.control_groups {
+        add(
+            Severity::Missing,
+            sentence.clone(),
+            "run the node as root or as a systemd service",
+        );
+    }
+    let (severity, summary, remedy) = disk(&patient.state_dir);
+    add(severity, summary, remedy);
+    if clock::wall().0 < CLOCK_MILLIS_MIN {
+        let remedy = "set the clock, for example with an NTP service";
+        add(
+            Severity::Missing,
+            "the clock of the machine is not set".to_owned(),
+            remedy,
+        );
+    }
+    let bound: Vec<_> = patient.bound.iter().map(ToString::to_string).collect();
+    let summary = format!("links listen on UDP {}", bound.join(", "));
+    add(Severity::Fine, summary, "");
+    let is_local = |address: &String| {
+        address
+            .parse::<SocketAddr>()
+            .is_ok_and(|address| address.ip().is_loopback())
+    };
+    if patient.addresses.iter().all(is_local) {
+        let summary = "no other machine can reach this node: it has only loopback addresses";
+        add(
+            Severity::Advice,
+            summary.to_owned(),
+            "connect it to a network, or check --listen",
+        );
+    }
+    findings.findings.sort_by_key(|finding| finding.severity);
+}
+
+fn disk(state_dir: &Path) -> (Severity, String, &'static str) {
+    let Ok(stats) = statvfs(state_dir) else {
+        let text = format!("the disk of {} cannot be looked at", state_dir.display());
+        return (
+            Severity::Missing,
+            text,
+            "check that the file system is mounted",
+        );
+    };
+    let free = stats.blocks_available() * stats.fragment_size();
+    let text = format!("{} MiB are free in {}", free >> 20, state_dir.display());
+    if free < FREE_BYTES_MIN {
+        (
+            Severity::Missing,
+            text,
+            "make room: without it nothing can be started or remembered",
+        )
+    } else if free < FREE_BYTES_ADVICE {
+        (
+            Severity::Advice,
+            text,
+            "make room before logs and files of objects need it",
+        )
+    } else {
+        (Severity::Fine, text, "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_come_first_and_everything_bad_has_a_remedy() {
+        let alarm = Alarm {
+            name: "disk-damaged",
+            detail: "it was moved".to_owned(),
+            count: 2,
+            last: wire::id::UnixMillis(0),
+        };
+        let patient = Patient {
+            state_dir: "/".into(),
+            bound: vec![],
+            addresses: vec!["127.0.0.1:1".to_owned()],
+            alarms: vec![alarm],
+            control_groups: vec![],
+        };
+        let mut findings = Findings { findings: vec![] };
+        examine(&patient, &mut findings);
+        assert_eq!(findings.findings[0].severity, Severity::Alarm);
+        assert!(findings.findings[0].summary.contains("2 times"));
+        for finding in &findings.findings {
+            assert_eq!(
+                finding.remedy.is_empty(),
+                finding.severity == Severity::Fine,
+                "{finding:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What happened on this node lately: events for people, alarms for `welkin doctor`.
+//!
+//! What it is not: durable. Both are rings; the oldest entry makes room. Everything is also a
+//! structured log line: events with the target `welkin::event`, alarms as errors.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use wire::call::Event;
+use wire::id::UnixMillis;
+
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// Events kept.
+const EVENTS_MAX: usize = 4096;
+/// Different alarms kept.
+const ALARMS_MAX: usize = 64;
+
+/// An alarm and how often it was raised.
+#[derive(Debug, Clone)]
+pub(crate) struct Alarm {
+    pub(crate) name: &'static str,
+    /// What was seen last.
+    pub(crate) detail: String,
+    pub(crate) count: u64,
+    pub(crate) last: UnixMillis,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    /// The number of the first event that is kept.
+    first: u64,
+    alarms: Vec<Alarm>,
+}
+
+/// The rings. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Events {
+    kept: Arc<Mutex<Kept>>,
+    /// The number that the next event gets.
+    next: Arc<watch::Sender<u64>>,
+    metrics: Metrics,
+}
+
+impl Events {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            kept: Arc::default(),
+            next: Arc::new(watch::Sender::new(0)),
+            metrics,
+        }
+    }
+
+    /// Something happened that people may want to know.
+    pub(crate) fn push(&self, event: Event) {
+        tracing::info!(
+            target: "welkin::event",
+            node = event.node,
+            kind = event.kind,
+            subject = event.subject,
+            "{}",
+            event.message
+        );
+        let next = {
+            let mut kept = self.kept();
+            if kept.events.len() == EVENTS_MAX {
+                kept.events.pop_front();
+                kept.first += 1;
+            }
+            kept.events.push_back(event);
+            kept.first + u64::try_from(kept.events.len()).unwrap_or(u64::MAX)
+        };
+        self.next.send_replace(next);
+    }
+
+    /// Something happened that should be impossible.
+    pub(crate) fn alarm(&self, name: &'static str, detail: String) {
+        self.metrics.alarm(name);
+        tracing::error!(alarm = name, "{detail}");
+        let last = clock::wall();
+        let mut kept = self.kept();
+        let known = kept.alarms.iter_mut().find(|alarm| alarm.name == name);
+        if let Some(alarm) = known {
+            alarm.count += 1;
+            (alarm.detail, alarm.last) = (detail, last);
+        } else if kept.alarms.len() < ALARMS_MAX {
+            let count = 1;
+            kept.alarms.push(Alarm {
+                name,
+                detail,
+                count,
+                last,
+            });
+        }
+    }
+
+    /// All alarms since the node started.
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        self.kept().alarms.clone()
+    }
+
+    /// The events from number `from` on that are still kept, and the number to go on with.
+    pub(crate) fn since(&self, from: u64) -> (Vec<Event>, u64) {
+        let kept = self.kept();
+        let skip = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
+        let events: Vec<Event> = kept.events.iter().skip(skip).cloned().collect();
+        let next = kept.first + u64::try_from(kept.events.len()).unwrap_or(u64::MAX);
+        (events, next)
+    }
+
+    /// Tells when there is an event with a number that is not smaller than `next`.
+    pub(crate) async fn wait_for(&self, next: u64) {
+        let mut newest = self.next.subscribe();
+        // The sender lives as long as `self`.
+        if newest.wait_for(|newest| *newest > next).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(subject: &str) -> Event {
+        Event {
+            at: UnixMillis(0),
+            node: "a".to_owned(),
+            kind: "test".to_owned(),
+            subject: subject.to_owned(),
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_events_make_room_and_a_reader_goes_on_where_it_was() {
+        let events = Events::new(Metrics::default());
+        for number in 0..EVENTS_MAX + 10 {
+            events.push(event(&number.to_string()));
+        }
+        let (all, next) = events.since(0);
+        assert_eq!(all.len(), EVENTS_MAX);
+        assert_eq!(all[0].subject, "10");
+        assert_eq!(events.since(next).0, []);
+        events.push(event("new"));
+        assert_eq!(events.since(next).0[0].subject, "new");
+    }
+
+    #[test]
+    fn an_alarm_that_comes_again_is_counted_not_repeated() {
+        let events = Events::new(Metrics::default());
+        events.alarm("a", "first".to_owned());
+        events.alarm("a", "second".to_owned());
+        let alarms = events.alarms();
+        assert_eq!((alarms.len(), alarms[0].count), (1, 2));
+        assert_eq!(alarms[0].detail, "second");
+    }
+}

@@ -1,0 +1,492 @@
+//! The state directory of a node: its keys, its disk, its lock, its socket.
+//!
+//! What it is not: it knows no kernel and holds no secret longer than its owner lives. Everything
+//! that must survive a power cut is written to a temporary file, synced, and renamed.
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `lock` | held (`flock`) while a process works in the directory; its text is that process's id |
+//! | `node.key` | 32 bytes, the secret key of this node (RFC 8032), mode 0600 |
+//! | `cloud.key` | 32 bytes, the secret key of the cloud; only on the node that founded it |
+//! | `admission` | postcard [`wire::peer::JoinAnswer`]: how this node came into its cloud |
+//! | `port` | the port that links had last, so that a restarted node is found where it was |
+//! | `disk.redb` | what the kernel stores; see [`crate::disk`] |
+//! | `objects/` | one directory per object; see [`wire::driver`] |
+//! | `welkin.sock` | system calls, except for the default directory; see [`socket_path`] |
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use wire::id::{CloudId, NodeId};
+use wire::peer::{JOIN_BYTES_MAX, JoinAnswer, StatementBody};
+
+/// Where root keeps a node's state.
+pub const ROOT_STATE_DIR: &str = "/var/lib/welkin";
+/// Where the socket of that node is.
+pub const ROOT_SOCKET: &str = "/run/welkin/welkin.sock";
+/// The port of links of that node.
+pub const ROOT_PORT: u16 = 7117;
+
+const KEY_BYTES: usize = 32;
+
+/// Where a node's state is when nobody says: `/var/lib/welkin` for root, else
+/// `$XDG_STATE_HOME/welkin`, which is `~/.local/state/welkin` by default.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from(ROOT_STATE_DIR);
+    }
+    let absolute = |name: &str| {
+        let value = std::env::var_os(name).map(PathBuf::from);
+        value.filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("/var/tmp"))
+        .join("welkin")
+}
+
+/// Where the node with this state directory answers system calls: `welkin.sock` in it, but
+/// [`ROOT_SOCKET`] for [`ROOT_STATE_DIR`], which only root may enter.
+#[must_use]
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    if state_dir == Path::new(ROOT_STATE_DIR) {
+        PathBuf::from(ROOT_SOCKET)
+    } else {
+        state_dir.join("welkin.sock")
+    }
+}
+
+/// Whether there is a node in this directory: it belongs to a cloud.
+#[must_use]
+pub fn exists(state_dir: &Path) -> bool {
+    state_dir.join("admission").exists()
+}
+
+/// Why the state directory cannot be used. Nothing was changed that a second attempt would mind.
+#[derive(Debug)]
+pub enum HomeError {
+    /// Another process works in it.
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// That process, when it said so.
+        pid: Option<u32>,
+    },
+    /// The file system did not do what was asked.
+    Io {
+        /// What was tried: `create`, `read`, `write`, `lock`.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file is there and is not what it should be.
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no node here yet.
+    Absent {
+        /// Where none was found.
+        directory: PathBuf,
+    },
+}
+
+impl HomeError {
+    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |error| Self::Io {
+            action,
+            path: path.to_path_buf(),
+            error,
+        }
+    }
+}
+
+/// What a person can do about it.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => "; the disk is full: make room and try again",
+        Some(Errno::EROFS) => {
+            "; the file system is read-only: name a directory on another one with --state-dir"
+        }
+        Some(Errno::EACCES | Errno::EPERM) => {
+            "; run it as the user who owns the directory, or name another one with --state-dir"
+        }
+        _ => "",
+    }
+}
+
+impl fmt::Display for HomeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked { directory, pid } => {
+                let directory = directory.display();
+                match pid {
+                    Some(pid) => write!(f, "process {pid} already runs a node in {directory}")?,
+                    None => write!(f, "another process already runs a node in {directory}")?,
+                }
+                f.write_str("; stop it with `welkin down`, or name another --state-dir")
+            }
+            Self::Io {
+                action,
+                path,
+                error,
+            } => {
+                let path = path.display();
+                write!(f, "cannot {action} {path}: {error}{}", remedy(error))
+            }
+            Self::Damaged { path, reason } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} is damaged: {reason}; restore it from a backup, or move it away "
+                )?;
+                f.write_str("and join the cloud again")
+            }
+            Self::Absent { directory } => write!(
+                f,
+                "this machine belongs to no cloud yet ({} holds no node); found one with \
+                 `welkin up` or join one with `welkin join TICKET`",
+                directory.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for HomeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            Self::Locked { .. } | Self::Damaged { .. } | Self::Absent { .. } => None,
+        }
+    }
+}
+
+/// How the node came into its cloud.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    /// Which cloud.
+    pub(crate) cloud: CloudId,
+    /// What it was told when it came.
+    pub(crate) answer: JoinAnswer,
+}
+
+/// A state directory that this process alone works in, while the value lives.
+#[derive(Debug)]
+pub struct Home {
+    directory: PathBuf,
+    key: SigningKey,
+    /// Released when dropped, and by the system when the process dies.
+    _lock: Flock<File>,
+}
+
+impl Home {
+    /// Takes the directory, and makes it and the node's key when there are none.
+    ///
+    /// # Errors
+    /// [`HomeError`]: it is in use, damaged, or the file system refuses.
+    pub fn open(state_dir: &Path) -> Result<Self, HomeError> {
+        make_directory(state_dir, 0o700)?;
+        // Links in the path are resolved here, so that it stays right for shims and sockets.
+        let directory = state_dir
+            .canonicalize()
+            .map_err(HomeError::io("read", state_dir))?;
+        let lock = lock(&directory)?;
+        make_directory(&directory.join("objects"), 0o700)?;
+        let path = directory.join("node.key");
+        let key = match read_key(&path)? {
+            Some(key) => key,
+            None => make_key(&path)?,
+        };
+        Ok(Self {
+            directory,
+            key,
+            _lock: lock,
+        })
+    }
+
+    /// The directory, without symbolic links.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId(self.key.verifying_key().to_bytes())
+    }
+
+    /// Whether it belongs to a cloud.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        exists(&self.directory)
+    }
+
+    /// Where the objects are.
+    #[must_use]
+    pub fn objects(&self) -> PathBuf {
+        self.directory.join("objects")
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    pub(crate) fn disk_path(&self) -> PathBuf {
+        self.directory.join("disk.redb")
+    }
+
+    /// Makes the key of a cloud; one that an interrupted founding left is used.
+    pub(crate) fn cloud_key(&self) -> Result<SigningKey, HomeError> {
+        let path = self.directory.join("cloud.key");
+        match read_key(&path)? {
+            Some(key) => Ok(key),
+            None => make_key(&path),
+        }
+    }
+
+    pub(crate) fn keep_admission(&self, answer: &JoinAnswer) -> Result<(), HomeError> {
+        let path = self.directory.join("admission");
+        let bytes = wire::encode(answer).map_err(|error| HomeError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        write_whole(&path, &bytes)
+    }
+
+    pub(crate) fn admission(&self) -> Result<Admission, HomeError> {
+        let path = self.directory.join("admission");
+        let damaged = |reason: &str| HomeError::Damaged {
+            path: path.clone(),
+            reason: reason.to_owned(),
+        };
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(HomeError::Absent {
+                    directory: self.directory.clone(),
+                });
+            }
+            Err(error) => return Err(HomeError::io("read", &path)(error)),
+        };
+        let answer: JoinAnswer =
+            wire::decode(&bytes, JOIN_BYTES_MAX).map_err(|error| damaged(&error.to_string()))?;
+        let JoinAnswer::Admitted { statements, .. } = &answer else {
+            return Err(damaged("it is a refusal"));
+        };
+        let mine = statements
+            .iter()
+            .find_map(|statement| match &statement.body {
+                StatementBody::Admission { cloud, node, .. } if *node == self.node() => {
+                    Some(*cloud)
+                }
+                StatementBody::Admission { .. } | StatementBody::Removal { .. } => None,
+            });
+        let cloud = mine.ok_or_else(|| damaged("it does not admit this node"))?;
+        Ok(Admission { cloud, answer })
+    }
+
+    /// The port that links had last.
+    pub(crate) fn last_port(&self) -> Option<u16> {
+        let text = std::fs::read_to_string(self.directory.join("port")).ok()?;
+        text.trim().parse().ok()
+    }
+
+    pub(crate) fn keep_port(&self, port: u16) -> Result<(), HomeError> {
+        if self.last_port() == Some(port) {
+            return Ok(());
+        }
+        write_whole(&self.directory.join("port"), port.to_string().as_bytes())
+    }
+}
+
+/// Makes a directory and those above it; one that is there is left as it is.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(HomeError::io("create", parent))?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(HomeError::io("create", path)(error))
+        }
+        _made_or_there => Ok(()),
+    }
+}
+
+/// Whether a process still works in the state directory: a node that has answered its last call
+/// needs a moment more to end.
+#[must_use]
+pub fn is_held(state_dir: &Path) -> bool {
+    File::open(state_dir.join("lock"))
+        .is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>, HomeError> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(HomeError::io("create", &path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            // Only for people: who holds the lock is known to the system, not to the text.
+            let text = std::process::id().to_string();
+            lock.set_len(0)
+                .and_then(|()| lock.write_all(text.as_bytes()))
+                .map_err(HomeError::io("write", &path))?;
+            Ok(lock)
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text);
+            Err(HomeError::Locked {
+                directory: directory.to_path_buf(),
+                pid: read.ok().and_then(|_length| text.trim().parse().ok()),
+            })
+        }
+        Err((_, errno)) => Err(HomeError::io("lock", &path)(errno.into())),
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<SigningKey>, HomeError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(HomeError::io("read", path)(error)),
+    };
+    let secret: [u8; KEY_BYTES] = bytes.try_into().map_err(|bytes: Vec<u8>| {
+        let reason = format!("it has {} bytes where a key has {KEY_BYTES}", bytes.len());
+        HomeError::Damaged {
+            path: path.to_path_buf(),
+            reason,
+        }
+    })?;
+    let mode = std::fs::metadata(path).map(|data| data.permissions().mode() & 0o077);
+    if mode.is_ok_and(|others| others != 0) {
+        tracing::warn!(path = %path.display(), "others could read a secret key; closing it");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(HomeError::io("write", path))?;
+    }
+    Ok(Some(SigningKey::from_bytes(&secret)))
+}
+
+fn make_key(path: &Path) -> Result<SigningKey, HomeError> {
+    let mut secret = [0; KEY_BYTES];
+    getrandom::fill(&mut secret)
+        .map_err(|error| HomeError::io("create", path)(io::Error::other(error.to_string())))?;
+    write_whole(path, &secret)?;
+    Ok(SigningKey::from_bytes(&secret))
+}
+
+/// Writes a file that is there whole or not at all, also after a power cut. Mode 0600.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+    let temporary = path.with_extension("new");
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    write().map_err(HomeError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_refused_and_told_who_has_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Home::open(directory.path()).unwrap();
+        let refused = Home::open(directory.path()).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+        assert!(text.contains("welkin down"), "{text}");
+        drop(first);
+        Home::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_nobody_else_can_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("a/b");
+        let node = Home::open(&state).unwrap().node();
+        assert_eq!(Home::open(&state).unwrap().node(), node);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&state.join("node.key")), 0o600);
+    }
+
+    #[test]
+    fn a_damaged_key_is_named_and_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("node.key"), b"short").unwrap();
+        let text = Home::open(directory.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("node.key is damaged: it has 5 bytes"),
+            "{text}"
+        );
+        assert_eq!(
+            std::fs::read(directory.path().join("node.key")).unwrap(),
+            b"short"
+        );
+    }
+
+    #[test]
+    fn an_empty_home_says_how_to_fill_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        assert!(!home.is_member());
+        let text = home.admission().unwrap_err().to_string();
+        assert!(text.contains("welkin join TICKET"), "{text}");
+    }
+
+    #[test]
+    fn a_refusing_file_system_is_explained() {
+        let error = HomeError::io("write", Path::new("/x"))(io::Error::from(Errno::ENOSPC));
+        assert!(
+            error
+                .to_string()
+                .ends_with("the disk is full: make room and try again")
+        );
+    }
+
+    #[test]
+    fn the_socket_of_the_default_directory_is_where_others_may_look() {
+        assert_eq!(
+            socket_path(Path::new(ROOT_STATE_DIR)),
+            Path::new(ROOT_SOCKET)
+        );
+        assert_eq!(
+            socket_path(Path::new("/x/y")),
+            Path::new("/x/y/welkin.sock")
+        );
+    }
+}

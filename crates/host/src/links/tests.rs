@@ -1,0 +1,282 @@
+use std::net::UdpSocket;
+
+use ed25519_dalek::SigningKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::call::{Problem, ProblemCode};
+use wire::id::{CloudId, TicketId, UnixMillis};
+use wire::peer::{Door, JoinAnswer, Signature, Ticket, TicketBody};
+
+use super::*;
+
+struct Node {
+    links: Links,
+    id: NodeId,
+    inputs: mpsc::Receiver<Input>,
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+impl Node {
+    async fn new(seed: u8) -> Self {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let (to_inputs, inputs) = mpsc::channel(64);
+        let (to_arrivals, arrivals) = mpsc::channel(8);
+        let listen = ["127.0.0.1:0".parse().unwrap()];
+        let metrics = Metrics::default();
+        let links = Links::bind(&key, &listen, to_inputs, to_arrivals, metrics)
+            .await
+            .unwrap();
+        Self {
+            links,
+            id: NodeId(key.verifying_key().to_bytes()),
+            inputs,
+            arrivals,
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.links.bound().iter().map(ToString::to_string).collect()
+    }
+
+    fn knows(&self, other: &Self) {
+        self.links.admit(other.id, &other.addresses());
+    }
+
+    /// The next input that is not a measurement.
+    async fn hears(&mut self) -> Input {
+        loop {
+            let input = timeout(Duration::from_secs(12), self.inputs.recv()).await;
+            let input = input.expect("something is heard in time").unwrap();
+            if !matches!(input, Input::RoundTrip { .. }) {
+                return input;
+            }
+        }
+    }
+
+    async fn hears_message(&mut self, from: NodeId, bytes: &[u8]) {
+        let bytes = bytes.to_vec();
+        assert_eq!(self.hears().await, Input::Message { from, bytes });
+    }
+}
+
+async fn pair() -> (Node, Node) {
+    let (a, b) = tokio::join!(Node::new(1), Node::new(2));
+    a.knows(&b);
+    b.knows(&a);
+    (a, b)
+}
+
+#[tokio::test]
+async fn messages_and_datagrams_arrive_with_the_key_that_sent_them() {
+    let (a, mut b) = pair().await;
+    let long = vec![7; 3 * 1024 * 1024];
+    a.links.message(b.id, long.clone()).unwrap();
+    b.hears_message(a.id, &long).await;
+    let datagram = vec![9; DATAGRAM_BYTES_MAX];
+    a.links.datagram(b.id, datagram.clone());
+    let (from, bytes) = (a.id, datagram);
+    assert_eq!(b.hears().await, Input::Datagram { from, bytes });
+}
+
+#[tokio::test]
+async fn a_datagram_that_waited_for_the_dial_arrives() {
+    let (a, mut b) = pair().await;
+    a.links.datagram(b.id, vec![1; DATAGRAM_BYTES_MAX]);
+    let (from, bytes) = (a.id, vec![1; DATAGRAM_BYTES_MAX]);
+    assert_eq!(b.hears().await, Input::Datagram { from, bytes });
+}
+
+#[tokio::test]
+async fn a_stream_carries_bytes_both_ways_and_its_halves_close_apart() {
+    let (a, mut b) = pair().await;
+    let mut near = a.links.open(b.id).await.unwrap();
+    near.write_all(b"question").await.unwrap();
+    near.shutdown().await.unwrap();
+    let Some(Arrival::Stream(mut far)) = b.arrivals.recv().await else {
+        panic!("a stream was expected");
+    };
+    let mut heard = String::new();
+    far.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    far.write_all(b"answer").await.unwrap();
+    far.shutdown().await.unwrap();
+    heard.clear();
+    near.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "answer");
+}
+
+#[tokio::test]
+async fn links_that_both_sides_dial_at_once_lose_nothing() {
+    let (mut a, mut b) = pair().await;
+    for number in 0..20 {
+        a.links.message(b.id, vec![number]).unwrap();
+        b.links.message(a.id, vec![number]).unwrap();
+    }
+    for node in [&mut a, &mut b] {
+        let mut heard = Vec::new();
+        while heard.len() < 20 {
+            let Input::Message { bytes, .. } = node.hears().await else {
+                panic!("only messages were sent");
+            };
+            heard.extend(bytes);
+        }
+        heard.sort_unstable();
+        assert_eq!(heard, (0..20).collect::<Vec<u8>>());
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_and_its_message_comes_back() {
+    let (mut a, mut b) = tokio::join!(Node::new(1), Node::new(2));
+    a.knows(&b);
+    a.links.message(b.id, b"let me in".to_vec()).unwrap();
+    let (to, bytes) = (b.id, b"let me in".to_vec());
+    assert_eq!(a.hears().await, Input::Undelivered { to, bytes });
+    assert!(b.inputs.try_recv().is_err());
+    // The other way, nobody can even be dialled who is not known.
+    assert_eq!(b.links.message(a.id, vec![1]), Err(vec![1]));
+    assert_eq!(b.links.open(a.id).await.unwrap_err(), OpenError::Unknown);
+}
+
+#[tokio::test]
+async fn an_expelled_member_is_cut_off() {
+    let (mut a, mut b) = pair().await;
+    a.links.message(b.id, b"hello".to_vec()).unwrap();
+    b.hears_message(a.id, b"hello").await;
+    b.links.expel(a.id);
+    a.links.message(b.id, b"still here".to_vec()).unwrap();
+    let (to, bytes) = (b.id, b"still here".to_vec());
+    assert_eq!(a.hears().await, Input::Undelivered { to, bytes });
+    assert!(b.inputs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_dead_peer_stalls_nobody_and_its_messages_come_back_soon() {
+    let (mut a, mut b) = pair().await;
+    // It takes packets and never answers.
+    let hole = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = NodeId(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes());
+    a.links
+        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+    let began = clock::now();
+    for number in 0..10 {
+        a.links.message(dead, vec![number]).unwrap();
+        a.links.datagram(dead, vec![number]);
+    }
+    a.links.message(b.id, b"you live".to_vec()).unwrap();
+    b.hears_message(a.id, b"you live").await;
+    assert!(clock::now().since(began) < Duration::from_secs(2));
+    for number in 0..10 {
+        let (to, bytes) = (dead, vec![number]);
+        assert_eq!(a.hears().await, Input::Undelivered { to, bytes });
+    }
+    assert!(clock::now().since(began) < Duration::from_secs(6));
+}
+
+#[tokio::test]
+async fn no_more_waits_for_a_dead_peer_than_the_limit() {
+    let a = Node::new(1).await;
+    let hole = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = NodeId(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes());
+    a.links
+        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+    for _ in 0..MESSAGES_MAX {
+        a.links.message(dead, vec![0]).unwrap();
+    }
+    assert_eq!(a.links.message(dead, vec![1]), Err(vec![1]));
+    let b = Node::new(2).await;
+    b.links
+        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+    b.links
+        .message(dead, vec![0; MESSAGE_BYTES_WAITING_MAX])
+        .unwrap();
+    assert_eq!(b.links.message(dead, vec![1]), Err(vec![1]));
+}
+
+#[tokio::test]
+async fn a_peer_that_was_restarted_is_heard_on_its_new_link() {
+    let (mut a, mut b) = pair().await;
+    a.links.message(b.id, b"one".to_vec()).unwrap();
+    b.hears_message(a.id, b"one").await;
+    // As if it were killed: nobody is told.
+    let mut again = Node::new(2).await;
+    again.knows(&a);
+    again.links.message(a.id, b"two".to_vec()).unwrap();
+    a.hears_message(b.id, b"two").await;
+    a.links.admit(b.id, &again.addresses());
+    {
+        // Links that began at different times, as they do outside tests.
+        let mut peers = a.links.peers();
+        let links = &mut peers.get_mut(&b.id).unwrap().links;
+        assert_eq!(links.len(), 2);
+        Close::Replaced.apply(&links[0].connection);
+    }
+    a.links.message(b.id, b"three".to_vec()).unwrap();
+    again.hears_message(a.id, b"three").await;
+}
+
+#[tokio::test]
+async fn a_link_that_nobody_uses_is_closed() {
+    let (a, mut b) = pair().await;
+    a.links.message(b.id, b"one".to_vec()).unwrap();
+    b.hears_message(a.id, b"one").await;
+    let open = |node: &Node| {
+        node.links
+            .peers()
+            .values()
+            .map(|peer| peer.links.len())
+            .sum::<usize>()
+    };
+    a.links.sweep_once(clock::now());
+    assert_eq!(open(&a), 1);
+    a.links.sweep_once(clock::now() + UNUSED + UNUSED);
+    a.links.sweep_once(clock::now());
+    assert_eq!(open(&a), 0);
+}
+
+fn ticket(doors: Vec<Door>) -> Ticket {
+    let body = TicketBody {
+        cloud: CloudId([5; 32]),
+        id: TicketId([6; 16]),
+        issuer: NodeId([7; 32]),
+        uses: 1,
+        not_after: UnixMillis(u64::MAX),
+        labels: [].into(),
+        doors,
+    };
+    let signature = Signature([0; 64]);
+    Ticket { body, signature }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_no_member_can_ask_to_join() {
+    let mut door = Node::new(1).await;
+    let key = SigningKey::from_bytes(&[8; 32]);
+    let joiner = NodeId(key.verifying_key().to_bytes());
+    let asker = join::Asker::bind(&key, &["127.0.0.1:0".parse().unwrap()])
+        .await
+        .unwrap();
+    let at = Door {
+        node: door.id,
+        addresses: door.addresses(),
+    };
+    let request = JoinRequest {
+        ticket: ticket(vec![at.clone()]),
+        name: "new".to_owned(),
+    };
+    let refusal = JoinAnswer::Refused(Problem::new(ProblemCode::BadTicket, "no"));
+    let asking = asker.ask(&at, &request);
+    let answering = async {
+        let Some(Arrival::Join {
+            node,
+            request,
+            answer,
+        }) = door.arrivals.recv().await
+        else {
+            panic!("a join was expected");
+        };
+        assert_eq!((node, request.name.as_str()), (joiner, "new"));
+        answer.send(refusal.clone()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(asking, answering);
+    assert_eq!(answer, Ok(refusal.clone()));
+}

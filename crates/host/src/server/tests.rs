@@ -1,0 +1,363 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use kernel::world::Input;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use wire::call::{Event, Findings};
+use wire::id::{NodeId, ObjectId, UnixMillis};
+use wire::stream::{Frame, Kind, Open, What};
+
+use super::*;
+use crate::frames::{FrameReader, write_frame};
+use crate::links::Links;
+use crate::shims::Shims;
+use crate::streams::STREAMS_MAX;
+
+/// A server whose kernel answers every call of the doctor and nothing else.
+struct Place {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+    events: Events,
+    stop: CancellationToken,
+    /// What the kernel was told and did not answer.
+    unanswered: mpsc::Receiver<Input>,
+}
+
+async fn place_at(below: &str, policy: Policy) -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join(below);
+    std::fs::create_dir_all(&home).unwrap();
+    let path = home.join("welkin.sock");
+    let (inputs, mut told) = mpsc::channel(16);
+    let (arrivals, _) = mpsc::channel(1);
+    let metrics = Metrics::default();
+    let events = Events::new(metrics.clone());
+    let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    let listen: [SocketAddr; 1] = ["127.0.0.1:0".parse().unwrap()];
+    let links = Links::bind(&key, &listen, inputs.clone(), arrivals, metrics.clone());
+    let links = links.await.unwrap();
+    let program = PathBuf::from("/nonexistent");
+    let shims = Shims::new(program, home.clone(), inputs.clone(), metrics.clone());
+    let calls = Calls::new(inputs);
+    let here = NodeId(key.verifying_key().to_bytes());
+    let streams = Streams {
+        here,
+        links,
+        shims,
+        events: events.clone(),
+        metrics: metrics.clone(),
+        places: Arc::new(Semaphore::new(STREAMS_MAX)),
+    };
+    let patient = Patient {
+        state_dir: home,
+        bound: vec![],
+        addresses: vec![],
+        alarms: vec![],
+        control_groups: vec![],
+    };
+    let stop = CancellationToken::new();
+    let server = Server {
+        calls: calls.clone(),
+        streams,
+        events: events.clone(),
+        metrics,
+        policy,
+        patient: Arc::new(patient),
+        tasks: TaskTracker::new(),
+        stop: stop.clone(),
+    };
+    let tasks = server.tasks.clone();
+    let (to_unanswered, unanswered) = mpsc::channel(16);
+    tasks.spawn(server.run(listen_at(&path)));
+    tasks.spawn(async move {
+        while let Some(input) = told.recv().await {
+            if let Input::Call { call, request } = &input
+                && matches!(**request, Request::Doctor(_))
+            {
+                calls.answer(*call, Ok(Response::Doctor(Findings { findings: vec![] })));
+            } else {
+                to_unanswered.send(input).await.unwrap();
+            }
+        }
+    });
+    Place {
+        _directory: directory,
+        path,
+        events,
+        stop,
+        unanswered,
+    }
+}
+
+fn listen_at(path: &Path) -> UnixListener {
+    listen(path).unwrap()
+}
+
+async fn place() -> Place {
+    place_at("state", Policy::of_this_process()).await
+}
+
+async fn connect(path: &Path) -> UnixStream {
+    // As long as the path may be, its directory has a short name.
+    let directory = std::fs::File::open(path.parent().unwrap()).unwrap();
+    let short = format!("/proc/self/fd/{}/welkin.sock", directory.as_raw_fd());
+    UnixStream::connect(short).await.unwrap()
+}
+
+/// Status, headers and body of one request on a connection of its own.
+async fn ask(place: &Place, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    let mut stream = connect(&place.path).await;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: welkin\r\nConnection: close\r\nContent-Length: {}\r\n\
+         \r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+fn problem(answer: &(u16, String, String)) -> Problem {
+    assert!(
+        answer.1.contains("content-type: application/problem+json"),
+        "{}",
+        answer.1
+    );
+    serde_json::from_str(&answer.2).unwrap()
+}
+
+#[tokio::test]
+async fn a_call_is_answered_and_the_doctor_adds_what_the_host_knows() {
+    let place = place().await;
+    let (status, _, body) = ask(&place, "POST", "/v1/node/doctor", "{}").await;
+    assert_eq!(status, 200);
+    let findings: Findings = serde_json::from_str(&body).unwrap();
+    assert!(findings.findings.len() > 3, "{body}");
+}
+
+#[tokio::test]
+async fn refusals_are_problems_that_say_what_is_wrong() {
+    let place = place().await;
+    let answer = ask(
+        &place,
+        "POST",
+        "/v1/app/scale",
+        r#"{"target":"a","replicas":-1}"#,
+    )
+    .await;
+    assert_eq!(answer.0, 400);
+    assert!(
+        problem(&answer).detail.contains("`replicas`"),
+        "{}",
+        answer.2
+    );
+    let answer = ask(&place, "POST", "/v1/app/fly", "{}").await;
+    assert_eq!(
+        (answer.0, problem(&answer).code),
+        (404, ProblemCode::NotFound)
+    );
+    let answer = ask(&place, "GET", "/v1/app/run", "").await;
+    assert_eq!(
+        (answer.0, problem(&answer).code),
+        (405, ProblemCode::Invalid)
+    );
+    assert!(answer.1.contains("allow: post"), "{}", answer.1);
+    let long = format!(r#"{{"target":"{}"}}"#, "a".repeat(CALL_BYTES_MAX));
+    let answer = ask(&place, "POST", "/v1/app/stop", &long).await;
+    assert_eq!(
+        (answer.0, problem(&answer).code),
+        (400, ProblemCode::Invalid)
+    );
+    let answer = ask(&place, "POST", "/v1/stream", "").await;
+    assert!(
+        problem(&answer).detail.contains("welkin-stream/1"),
+        "{}",
+        answer.2
+    );
+}
+
+#[tokio::test]
+async fn every_path_of_the_served_document_is_answered() {
+    let place = place().await;
+    let (status, _, body) = ask(&place, "GET", "/v1/openapi.json", "").await;
+    assert_eq!(status, 200);
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        // Nothing is called: the body is of the wrong type.
+        let (status, ..) = ask(&place, "POST", path, "1").await;
+        assert_eq!(status, 400, "{path}");
+    }
+    for path in ["/v1/health", "/metrics"] {
+        assert_eq!(ask(&place, "GET", path, "").await.0, 200, "{path}");
+    }
+}
+
+#[test]
+fn only_root_the_owner_and_the_group_may_call() {
+    let policy = Policy {
+        own_uid: 1000,
+        root_uid: 0,
+    };
+    assert!(policy.is_owner(0) && policy.is_owner(1000));
+    assert!(!policy.is_owner(1001) && !is_group_member(4_000_000_001, 4_000_000_001));
+}
+
+#[tokio::test]
+async fn a_foreign_caller_hears_why_it_may_not() {
+    // Whoever runs this is not one of these, unless it has a very odd number.
+    let policy = Policy {
+        own_uid: 4_000_000_001,
+        root_uid: 4_000_000_002,
+    };
+    let place = place_at("state", policy).await;
+    let answer = ask(&place, "POST", "/v1/cloud/info", "{}").await;
+    assert_eq!(
+        (answer.0, problem(&answer).code),
+        (403, ProblemCode::Forbidden)
+    );
+    assert!(problem(&answer).remedy.contains("usermod -aG welkin"));
+}
+
+#[tokio::test]
+async fn a_socket_may_lie_deeper_than_its_address_can_say() {
+    let deep = ["d".repeat(100), "e".repeat(100)].join("/");
+    let place = place_at(&deep, Policy::of_this_process()).await;
+    assert!(place.path.as_os_str().len() > 200);
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
+}
+
+async fn open(place: &Place, open: &Open) -> FrameReader<UnixStream> {
+    let mut stream = connect(&place.path).await;
+    let request = b"POST /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\
+                    Upgrade: welkin-stream/1\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    let frame = Frame::new(Kind::Open, &serde_json::to_vec(open).unwrap());
+    write_frame(&mut stream, &frame).await.unwrap();
+    FrameReader::new(stream)
+}
+
+fn event(subject: &str, at: u64) -> Event {
+    Event {
+        at: UnixMillis(at),
+        node: "a".to_owned(),
+        kind: "test".to_owned(),
+        subject: subject.to_owned(),
+        message: String::new(),
+    }
+}
+
+async fn next_event(reader: &mut FrameReader<UnixStream>) -> Event {
+    let frame = reader.next().await.unwrap().unwrap();
+    assert_eq!(frame.kind, Kind::Event);
+    serde_json::from_slice(&frame.payload).unwrap()
+}
+
+#[tokio::test]
+async fn events_flow_as_they_happen_until_the_caller_leaves() {
+    let place = place().await;
+    place.events.push(event("old", 1));
+    place.events.push(event("kept", 10));
+    let what = What::Events {
+        follow: true,
+        since_ms: Some(5),
+    };
+    let (node, object) = (NodeId([0; 32]), ObjectId([0; 16]));
+    let mut reader = open(&place, &Open { node, object, what }).await;
+    assert_eq!(next_event(&mut reader).await.subject, "kept");
+    place.events.push(event("new", 20));
+    assert_eq!(next_event(&mut reader).await.subject, "new");
+}
+
+#[tokio::test]
+async fn a_stream_to_nobody_ends_with_a_problem() {
+    let place = place().await;
+    let what = What::Attach {
+        stdin: false,
+        replay: true,
+    };
+    let (node, object) = (NodeId([0; 32]), ObjectId([9; 16]));
+    let mut reader = open(&place, &Open { node, object, what }).await;
+    let frame = reader.next().await.unwrap().unwrap();
+    assert_eq!(frame.kind, Kind::Failure);
+    let problem: Problem = serde_json::from_slice(&frame.payload).unwrap();
+    assert_eq!(problem.code, ProblemCode::NotFound);
+    assert_eq!(reader.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_ended_object_still_shows_its_log() {
+    let place = place().await;
+    let object = ObjectId([3; 16]);
+    let directory = place.path.parent().unwrap().join(object.to_string());
+    std::fs::create_dir(&directory).unwrap();
+    let mut log = drivers::log::Writer::open(&directory, 1024 * 1024).unwrap();
+    log.append(drivers::log::Stream::Stdout, 1, b"hello\n")
+        .unwrap();
+    log.append(drivers::log::Stream::Stderr, 2, b"oh\n")
+        .unwrap();
+    let exit = wire::fact::Exit {
+        reason: wire::fact::ExitReason::Code(3),
+        at: UnixMillis(1),
+    };
+    std::fs::write(directory.join("exit"), wire::encode(&exit).unwrap()).unwrap();
+    let what = What::Attach {
+        stdin: false,
+        replay: true,
+    };
+    let node = NodeId([0; 32]);
+    let mut reader = open(&place, &Open { node, object, what }).await;
+    let mut heard = BTreeMap::new();
+    while let Some(frame) = reader.next().await.unwrap() {
+        heard.insert(frame.kind as u8, String::from_utf8(frame.payload).unwrap());
+    }
+    assert_eq!(heard[&(Kind::Stdout as u8)], "hello\n");
+    assert_eq!(heard[&(Kind::Stderr as u8)], "oh\n");
+    assert_eq!(heard[&(Kind::Exit as u8)], r#"{"code":3}"#);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_is_told_to_the_kernel() {
+    let mut place = place().await;
+    let mut stream = connect(&place.path).await;
+    let body = r#"{"target":"a"}"#;
+    let head = "POST /v1/app/wait HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\n";
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    let asked = place.unanswered.recv().await;
+    let Some(Input::Call { call, .. }) = asked else {
+        panic!("a call was expected");
+    };
+    drop(stream);
+    assert_eq!(
+        place.unanswered.recv().await,
+        Some(Input::Abandoned { call })
+    );
+}
+
+#[tokio::test]
+async fn a_stopped_server_closes_idle_connections() {
+    let place = place().await;
+    let mut idle = connect(&place.path).await;
+    place.stop.cancel();
+    let mut nothing = Vec::new();
+    // One that was not taken yet is reset when the listener goes.
+    if let Err(error) = idle.read_to_end(&mut nothing).await {
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    assert_eq!(nothing, b"");
+}

@@ -1,0 +1,498 @@
+//! Calls about apps, answered by their supervisor.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use rand::RngExt;
+use wire::call::{
+    Affected, Endpoint, Explanation, Inspection, Located, Problem, ProblemCode, Request, Resolved,
+    Response, Run, StopApp,
+};
+use wire::fact::{ObjectFacts, Phase};
+use wire::id::{AppId, NodeId, ObjectId};
+use wire::peer::{Answer, AppRecord, Ask, Wanted};
+use wire::spec::{AppSpec, REPLICAS_MAX, check_name};
+
+use super::scatter::conflict;
+use super::{Part, Target, no_such_app};
+use crate::directory::{self, Joined};
+use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
+use crate::limits::{CALL_DEADLINE, RUN_DEADLINE};
+
+/// A call that does something to several objects at once.
+#[derive(Debug)]
+pub(crate) struct Effect {
+    origin: Origin,
+    waiting: usize,
+    objects: Vec<ObjectId>,
+    problem: Option<Problem>,
+}
+
+impl Kernel {
+    /// `app/run`: to the supervisor; there, a record, and then an answer when its objects run.
+    pub(super) fn run(&mut self, origin: Origin, mut run: Run) {
+        if run.spec.name.is_empty() {
+            run.spec.name = self.made_up_name(&run.spec);
+        }
+        if let Err(problem) = check_spec(&run.spec) {
+            return self.reply(origin, Err(problem));
+        }
+        let app = AppId::of_name(&run.spec.name);
+        let supervisor = self.supervisor_of(app);
+        if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
+            let deadline = self.now + CALL_DEADLINE;
+            let ask = Ask::Call(Request::Run(run));
+            return self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
+        }
+        // Others may know an app of this name.
+        if self.directory.get(app).is_none() || self.is_unsettled(app) {
+            return self.fetch_then(origin, Request::Run(run), app);
+        }
+        self.run_here(origin, run);
+    }
+
+    /// The same, once all that is known of an app of that name is here.
+    pub(super) fn run_here(&mut self, origin: Origin, run: Run) {
+        let app = AppId::of_name(&run.spec.name);
+        if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
+            return self.reply(origin, Err(problem));
+        }
+        let version = self.tick();
+        let created = self.wall();
+        let wanted = Wanted {
+            version,
+            spec: Some(run.spec),
+            stopped: false,
+            created,
+            born: version,
+        };
+        let record = AppRecord {
+            app,
+            version,
+            wanted,
+            objects: Vec::new(),
+            decisions: Vec::new(),
+        };
+        // What is left of an older app of this name is of no interest any more.
+        self.directory.remove(app);
+        self.supervision.forget(app);
+        if self.directory.join(record) == Joined::Full {
+            let problem = Problem::new(ProblemCode::Busy, "the node keeps no more records");
+            return self.reply(origin, Err(problem));
+        }
+        let until = WaitFor::Started(StartedBy::Run { attach: run.attach });
+        let deadline = Some(self.now + RUN_DEADLINE);
+        self.waiters.push(Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        });
+        self.save_record(app);
+    }
+
+    fn check_name_is_free(&self, app: AppId, name: &str) -> Result<(), Problem> {
+        let Some(record) = self.directory.get(app) else {
+            return Ok(());
+        };
+        if record.wanted.spec.is_some() {
+            return Err(
+                conflict(alloc::format!("an app called {name} exists already")).remedy(
+                    alloc::format!("welkin rm -f {name}, or choose another --name"),
+                ),
+            );
+        }
+        if record.objects.iter().any(|it| self.is_reachable(it.node)) {
+            return Err(conflict(alloc::format!(
+                "the former app {name} is still being removed"
+            ))
+            .remedy("try again in a moment"));
+        }
+        Ok(())
+    }
+
+    /// The program's name and a little chance, so that it can be told from its like.
+    fn made_up_name(&mut self, spec: &AppSpec) -> String {
+        let program = spec.program.arguments.first().map_or("app", String::as_str);
+        let file = program.rsplit('/').next().unwrap_or(program);
+        let letters = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        };
+        let base: String = file.chars().map(letters).take(24).collect();
+        let base = base.trim_matches('-');
+        let base = if base.is_empty() { "app" } else { base };
+        alloc::format!("{base}-{:08x}", self.rng.random::<u32>())
+    }
+
+    /// A call about an app whose record is here.
+    pub(super) fn with_record(&mut self, origin: Origin, request: Request, target: &Target) {
+        let Some(record) = self.directory.get(target.app).cloned() else {
+            return self.reply(origin, Err(no_such_app(&target.name)));
+        };
+        let objects = match select(&record, target) {
+            Ok(objects) => objects,
+            Err(problem) => return self.reply(origin, Err(problem)),
+        };
+        let whole = target.part == Part::Whole || objects.len() == record.objects.len();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "only calls about apps come here"
+        )]
+        match request {
+            Request::Inspect(_) => {
+                let result = self.inspection(&record, objects);
+                self.reply(origin, result);
+            }
+            Request::Locate(_) => {
+                let mut objects = objects;
+                objects.sort_by_key(|it| (!it.phase.is_alive(), it.index, it.created));
+                let located = Located {
+                    app: record.app,
+                    name: target.name.clone(),
+                    objects,
+                };
+                self.reply(origin, Ok(Response::Locate(located)));
+            }
+            Request::Explain(_) => {
+                let explanation = self.explanation(&record, &target.name);
+                self.reply(origin, Ok(Response::Explain(explanation)));
+            }
+            Request::Resolve(_) => {
+                let resolved = self.resolution(&record, &objects);
+                self.reply(origin, Ok(Response::Resolve(resolved)));
+            }
+            Request::Kill(kill) => self.kill(origin, &objects, kill.signal),
+            Request::StopApp(stop) => self.stop_app(origin, target.app, &objects, whole, &stop),
+            Request::StartApp(_) => self.start_app(origin, &record),
+            Request::Remove(remove) => {
+                self.remove_app(origin, &record, objects, whole, remove.force);
+            }
+            Request::Scale(scale) => self.scale(origin, &record, scale.replicas),
+            Request::Wait(_) => {
+                let ids = match target.part {
+                    Part::Whole => Vec::new(),
+                    Part::Slot(_) | Part::Object(_) => ids(&objects),
+                };
+                let until = WaitFor::Ended(ids);
+                self.waiters.push(Waiter {
+                    origin,
+                    app: target.app,
+                    until,
+                    deadline: None,
+                });
+                self.check_waiters(target.app);
+            }
+            _ => {}
+        }
+    }
+
+    fn inspection(
+        &self,
+        record: &AppRecord,
+        objects: Vec<ObjectFacts>,
+    ) -> Result<Response, Problem> {
+        let Some(spec) = record.wanted.spec.clone() else {
+            return Err(Problem::new(ProblemCode::NotFound, "the app was removed"));
+        };
+        let mut guardians = directory::guardians(record.app, self.lasting());
+        guardians.sort_by_key(|node| *node != self.me);
+        Ok(Response::Inspect(Inspection {
+            app: record.app,
+            spec,
+            stopped: record.wanted.stopped,
+            objects,
+            guardians: guardians
+                .into_iter()
+                .map(|node| self.measurement.name(node))
+                .collect(),
+            trouble: self.trouble(record),
+        }))
+    }
+
+    fn explanation(&self, record: &AppRecord, name: &str) -> Explanation {
+        let rank = directory::rank(record.app, self.lasting());
+        let place = rank
+            .iter()
+            .position(|node| *node == self.me)
+            .map_or(0, |at| at + 1);
+        let of = rank.len();
+        let me = self.measurement.name(self.me);
+        let why = if place == 1 {
+            "the first"
+        } else {
+            "the first that answers"
+        };
+        Explanation {
+            name: name.to_string(),
+            supervisor: alloc::format!(
+                "{me}: {why} of {of} nodes in the app's rank (place {place})"
+            ),
+            decisions: record.decisions.clone(),
+            trouble: self.trouble(record),
+        }
+    }
+
+    fn resolution(&self, record: &AppRecord, objects: &[ObjectFacts]) -> Resolved {
+        let ports = record
+            .wanted
+            .spec
+            .as_ref()
+            .map(|spec| spec.ports.clone())
+            .unwrap_or_default();
+        let endpoint = |it: &ObjectFacts| {
+            let facts = self.measurement.get(it.node)?;
+            let first = facts.addresses.first()?;
+            let address = first
+                .rsplit_once(':')
+                .map_or(first.as_str(), |(host, _)| host);
+            Some(Endpoint {
+                object: it.object,
+                index: it.index,
+                node: facts.name.clone(),
+                address: address.trim_matches(['[', ']']).to_string(),
+                ports: ports.clone(),
+            })
+        };
+        let serving = |it: &&ObjectFacts| it.phase == Phase::Running && self.is_reachable(it.node);
+        Resolved {
+            endpoints: objects
+                .iter()
+                .filter(serving)
+                .filter_map(endpoint)
+                .collect(),
+        }
+    }
+
+    fn kill(&mut self, origin: Origin, objects: &[ObjectFacts], signal: u8) {
+        let living: Vec<(ObjectId, NodeId)> = objects
+            .iter()
+            .filter(|it| it.phase.is_alive())
+            .map(|it| (it.object, it.node))
+            .collect();
+        if living.is_empty() {
+            let problem = conflict("nothing of it is running".to_string());
+            return self.reply(origin, Err(problem.remedy("welkin ps -a")));
+        }
+        let number = self.next_task();
+        let objects = living.iter().map(|(object, _)| *object).collect();
+        let effect = Effect {
+            origin,
+            waiting: living.len(),
+            objects,
+            problem: None,
+        };
+        self.effects.insert(number, effect);
+        for (object, node) in living {
+            self.ask(
+                node,
+                Ask::SignalObject { object, signal },
+                Task::Effect(number),
+            );
+        }
+    }
+
+    pub(crate) fn effect_answered(&mut self, number: u64, answer: Result<Answer, Problem>) {
+        let Some(effect) = self.effects.get_mut(&number) else {
+            return;
+        };
+        effect.waiting = effect.waiting.saturating_sub(1);
+        if let Err(problem) = answer {
+            effect.problem.get_or_insert(problem);
+        }
+        if effect.waiting == 0
+            && let Some(effect) = self.effects.remove(&number)
+        {
+            let done = Ok(Response::Kill(Affected {
+                objects: effect.objects,
+            }));
+            self.reply(effect.origin, effect.problem.map_or(done, Err));
+        }
+    }
+
+    fn stop_app(
+        &mut self,
+        origin: Origin,
+        app: AppId,
+        objects: &[ObjectFacts],
+        whole: bool,
+        stop: &StopApp,
+    ) {
+        let living: Vec<(ObjectId, NodeId)> = objects
+            .iter()
+            .filter(|it| it.phase.is_alive())
+            .map(|it| (it.object, it.node))
+            .collect();
+        for (object, node) in &living {
+            if self.is_reachable(*node) {
+                self.ask_host(app, (*object, *node), Wish::Stop, stop.grace_ms);
+            }
+        }
+        let until = WaitFor::Stopped(living.iter().map(|(object, _)| *object).collect());
+        let grace = core::time::Duration::from_millis(stop.grace_ms.unwrap_or(0).into());
+        let deadline = Some(self.now + CALL_DEADLINE + grace);
+        self.waiters.push(Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        });
+        if whole {
+            self.wish(app, |wanted| wanted.stopped = true);
+        }
+        self.check_waiters(app);
+    }
+
+    fn start_app(&mut self, origin: Origin, record: &AppRecord) {
+        let app = record.app;
+        for facts in record.objects.iter().filter(|it| !it.phase.is_alive()) {
+            if self.is_reachable(facts.node) {
+                self.ask_host(app, (facts.object, facts.node), Wish::Start, None);
+            }
+        }
+        let until = WaitFor::Started(StartedBy::Start);
+        let deadline = Some(self.now + RUN_DEADLINE);
+        self.waiters.push(Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        });
+        self.wish(app, |wanted| wanted.stopped = false);
+    }
+
+    fn remove_app(
+        &mut self,
+        origin: Origin,
+        record: &AppRecord,
+        objects: Vec<ObjectFacts>,
+        whole: bool,
+        force: bool,
+    ) {
+        let name = record
+            .wanted
+            .spec
+            .as_ref()
+            .map_or_else(String::new, |spec| spec.name.clone());
+        if !whole {
+            let problem = Problem::new(
+                ProblemCode::Invalid,
+                "only a whole app can be removed; it would start this object again",
+            )
+            .remedy(alloc::format!("welkin rm {name}, or welkin scale {name}=N"));
+            return self.reply(origin, Err(problem));
+        }
+        let runs = objects
+            .iter()
+            .any(|it| it.phase.is_alive() && self.is_reachable(it.node));
+        if runs && !force {
+            let problem = conflict(alloc::format!("{name} is running")).remedy(alloc::format!(
+                "welkin stop {name} first, or welkin rm -f {name}"
+            ));
+            return self.reply(origin, Err(problem));
+        }
+        let until = WaitFor::Removed(ids(&objects));
+        let deadline = Some(self.now + CALL_DEADLINE);
+        self.waiters.push(Waiter {
+            origin,
+            app: record.app,
+            until,
+            deadline,
+        });
+        self.forget_app(record.app);
+    }
+
+    fn scale(&mut self, origin: Origin, record: &AppRecord, replicas: u32) {
+        if replicas > REPLICAS_MAX {
+            let detail = alloc::format!("an app has at most {REPLICAS_MAX} objects");
+            return self.reply(origin, Err(Problem::new(ProblemCode::Invalid, detail)));
+        }
+        let app = record.app;
+        let until = WaitFor::Started(StartedBy::Scale);
+        let deadline = Some(self.now + RUN_DEADLINE);
+        self.waiters.push(Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        });
+        self.wish(app, |wanted| {
+            if let Some(spec) = &mut wanted.spec {
+                spec.replicas = replicas;
+            }
+        });
+    }
+}
+
+fn ids(objects: &[ObjectFacts]) -> Vec<ObjectId> {
+    objects.iter().map(|it| it.object).collect()
+}
+
+/// The objects that a target means.
+fn select(record: &AppRecord, target: &Target) -> Result<Vec<ObjectFacts>, Problem> {
+    let fits = |it: &&ObjectFacts| match target.part {
+        Part::Whole => true,
+        Part::Slot(index) => it.index == index,
+        Part::Object(object) => it.object == object,
+    };
+    let objects: Vec<ObjectFacts> = record.objects.iter().filter(fits).cloned().collect();
+    if objects.is_empty() && target.part != Part::Whole {
+        let name = &target.name;
+        let problem = match target.part {
+            Part::Slot(index) => Problem::not_found("object", &alloc::format!("{name}/{index}")),
+            Part::Whole | Part::Object(_) => Problem::not_found("object of that id, now", name),
+        };
+        return Err(problem.remedy(alloc::format!("welkin ps {name}")));
+    }
+    Ok(objects)
+}
+
+/// What can be known to be wrong with a specification before anybody is asked.
+fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
+    let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
+    if let Err(error) = check_name(&spec.name) {
+        return invalid(alloc::format!("`{}` cannot be a name: {error}", spec.name));
+    }
+    if spec.program.arguments.first().is_none_or(String::is_empty) {
+        return Err(
+            Problem::new(ProblemCode::Invalid, "there is no program to run")
+                .remedy("write it after --: welkin run -- sh -c 'echo hello'"),
+        );
+    }
+    if spec.replicas > REPLICAS_MAX {
+        return invalid(alloc::format!("an app has at most {REPLICAS_MAX} objects"));
+    }
+    if let Some((name, _)) = spec
+        .ports
+        .iter()
+        .find(|(name, port)| check_name(name).is_err() || **port == 0)
+    {
+        return invalid(alloc::format!(
+            "`{name}` is not a named port: write for example http=8000"
+        ));
+    }
+    let has_nul = |text: &String| text.contains('\0');
+    let environment = spec.program.environment.iter();
+    if spec.program.arguments.iter().any(has_nul)
+        || environment
+            .clone()
+            .any(|(key, value)| has_nul(key) || has_nul(value))
+    {
+        return invalid("arguments and environment cannot hold NUL bytes".to_string());
+    }
+    if let Some((key, _)) = environment
+        .clone()
+        .find(|(key, _)| key.is_empty() || key.contains('='))
+    {
+        return invalid(alloc::format!(
+            "`{key}` cannot be the name of an environment variable"
+        ));
+    }
+    if spec.resources.processes == 0 {
+        return invalid("an object needs at least one process".to_string());
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The directory: which nodes keep what, and the records that this node keeps.
+//!
+//! What it is not: it does not send anything. The hub asks it who ranks where, hands it records
+//! that arrive, and asks what is yet to be copied where.
+//!
+//! Guardians are found by rendezvous hashing (Thaler and Ravishankar 1998): every node computes
+//! the same order of all nodes for an app, without asking anybody, and the loss of a node moves
+//! only what that node kept.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use wire::id::{AppId, NodeId, Version};
+use wire::peer::AppRecord;
+
+use crate::limits::{DECISIONS_MAX, GUARDIANS, RECORDS_MAX};
+
+/// The records of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    records: BTreeMap<AppId, AppRecord>,
+    /// Which version of a record other guardians have acknowledged.
+    copies: BTreeMap<AppId, BTreeMap<NodeId, (Version, Version)>>,
+}
+
+/// What became of a record that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// Something in it was newer.
+    Changed,
+    /// Nothing in it was newer.
+    Same,
+    /// There is no room for another app.
+    Full,
+}
+
+impl Directory {
+    pub(crate) fn get(&self, app: AppId) -> Option<&AppRecord> {
+        self.records.get(&app)
+    }
+
+    pub(crate) fn get_mut(&mut self, app: AppId) -> Option<&mut AppRecord> {
+        self.records.get_mut(&app)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &AppRecord> {
+        self.records.values()
+    }
+
+    pub(crate) fn remove(&mut self, app: AppId) {
+        self.records.remove(&app);
+        self.copies.remove(&app);
+    }
+
+    /// Takes in a record that another node, the disk or this node wrote.
+    pub(crate) fn join(&mut self, record: AppRecord) -> Joined {
+        let Some(mine) = self.records.get_mut(&record.app) else {
+            if self.records.len() >= RECORDS_MAX {
+                return Joined::Full;
+            }
+            self.records.insert(record.app, record);
+            return Joined::Changed;
+        };
+        let before = (mine.version, mine.wanted.version);
+        join_into(mine, record);
+        if (mine.version, mine.wanted.version) == before {
+            Joined::Same
+        } else {
+            Joined::Changed
+        }
+    }
+
+    /// Remembers that `node` has this version.
+    pub(crate) fn note_copy(&mut self, app: AppId, node: NodeId, versions: (Version, Version)) {
+        let copy = self
+            .copies
+            .entry(app)
+            .or_default()
+            .entry(node)
+            .or_insert(versions);
+        *copy = (*copy).max(versions);
+    }
+
+    /// Forgets what `node` had: it may have lost it.
+    pub(crate) fn forget_copies_of(&mut self, node: NodeId) {
+        self.copies.values_mut().for_each(|copies| {
+            copies.remove(&node);
+        });
+    }
+
+    /// Which of `guardians` lack the newest version of a record.
+    pub(crate) fn lacking(&self, app: AppId, guardians: &[NodeId]) -> Vec<NodeId> {
+        let Some(record) = self.records.get(&app) else {
+            return Vec::new();
+        };
+        let newest = (record.version, record.wanted.version);
+        let copies = self.copies.get(&app);
+        let has = |node: &NodeId| {
+            copies
+                .and_then(|all| all.get(node))
+                .is_some_and(|it| *it >= newest)
+        };
+        guardians
+            .iter()
+            .copied()
+            .filter(|node| !has(node))
+            .collect()
+    }
+}
+
+/// `mine` becomes the join of both: commutative, associative and idempotent, because versions are
+/// unique to one write.
+pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
+    if other.wanted.version > mine.wanted.version {
+        mine.wanted = other.wanted;
+    }
+    if other.version > mine.version {
+        mine.version = other.version;
+        mine.objects = other.objects;
+        mine.decisions = other.decisions;
+        mine.decisions.truncate(DECISIONS_MAX);
+    }
+}
+
+/// `nodes` in the order in which they are responsible for `app`.
+pub(crate) fn rank(app: AppId, nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut ranked: Vec<(u64, NodeId)> = nodes.map(|node| (score(app, node), node)).collect();
+    ranked.sort_unstable_by(|a, b| b.cmp(a));
+    ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+/// The first [`GUARDIANS`] of [`rank`].
+pub(crate) fn guardians(app: AppId, nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut ranked = rank(app, nodes);
+    ranked.truncate(GUARDIANS);
+    ranked
+}
+
+/// A weight that every node computes alike; the finalizer of `SplitMix64` (Steele et al. 2014)
+/// over both ids, which are themselves uniform.
+fn score(app: AppId, node: NodeId) -> u64 {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = app.0;
+    let low = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let high = u64::from_be_bytes(rest);
+    mix(mix(low ^ node.short_id()) ^ high)
+}
+
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use proptest::prelude::*;
+    use wire::id::UnixMillis;
+    use wire::peer::Wanted;
+
+    use super::*;
+
+    /// A record whose content follows from its versions, as in life: a version is one write.
+    fn record(version: u64, wanted: u64) -> AppRecord {
+        let at = |counter: u64| Version {
+            millis: counter / 4,
+            counter: 0,
+            node: counter % 4,
+        };
+        AppRecord {
+            app: AppId::of_name("web"),
+            version: at(version),
+            wanted: Wanted {
+                version: at(wanted),
+                spec: None,
+                stopped: wanted.is_multiple_of(2),
+                created: UnixMillis(wanted),
+                born: at(0),
+            },
+            objects: Vec::new(),
+            decisions: alloc::vec![wire::call::Decision {
+                index: 0,
+                at: UnixMillis(version),
+                node: Some(version.to_string()),
+                reasons: Vec::new(),
+            }],
+        }
+    }
+
+    fn joined(a: &AppRecord, b: &AppRecord) -> AppRecord {
+        let mut a = a.clone();
+        join_into(&mut a, b.clone());
+        a
+    }
+
+    proptest! {
+        #[test]
+        fn joins_are_commutative_associative_and_idempotent(
+            a in (0_u64..40, 0_u64..40), b in (0_u64..40, 0_u64..40), c in (0_u64..40, 0_u64..40),
+        ) {
+            let (a, b, c) = (record(a.0, a.1), record(b.0, b.1), record(c.0, c.1));
+            prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+            prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+            prop_assert_eq!(joined(&a, &a), a.clone());
+        }
+
+        #[test]
+        fn the_loss_of_a_node_moves_only_what_it_kept(seed: [u8; 16], lost in 0_u8..20) {
+            let nodes = || (0_u8..20).map(|i| NodeId([i.wrapping_mul(37); 32]));
+            let app = AppId(seed);
+            let gone = NodeId([lost.wrapping_mul(37); 32]);
+            let before = guardians(app, nodes());
+            let after = guardians(app, nodes().filter(|node| *node != gone));
+            let kept: Vec<NodeId> = before.iter().copied().filter(|node| *node != gone).collect();
+            prop_assert_eq!(&after[..kept.len()], &kept[..]);
+        }
+    }
+
+    #[test]
+    fn guardians_are_spread_evenly() {
+        let mut count = BTreeMap::new();
+        for i in 0..3000_u32 {
+            let nodes = (0_u8..10).map(|i| NodeId([i.wrapping_mul(91); 32]));
+            let app = AppId::of_name(&i.to_string());
+            for node in guardians(app, nodes) {
+                *count.entry(node).or_insert(0_u32) += 1;
+            }
+        }
+        assert!(
+            count.values().all(|count| (750..1050).contains(count)),
+            "{count:?}"
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! Who may come and who must go: tickets, joins, removals. Whatever is signed here is signed by the
+//! world, which alone has the key; [`SignPurpose`] remembers what for.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use rand::RngExt;
+use wire::call::{Invitation, Invite, NodeState, NodeSummary, Problem, ProblemCode, Response};
+use wire::id::{NodeId, TicketId, UnixMillis};
+use wire::peer::{
+    Door, JoinAnswer, JoinRequest, News, Signature, Statement, StatementBody, Ticket, TicketBody,
+};
+
+use super::{Kernel, Origin};
+use crate::limits::{TICKET_TTL_MAX, TICKET_USES_MAX};
+use crate::world::{Output, Token};
+
+/// Members that a ticket names, beside its issuer.
+const DOORS_MAX: usize = 3;
+/// Labels that one ticket gives.
+const TICKET_LABELS_MAX: usize = 8;
+/// Joins that are being answered at one time.
+const SIGNING_MAX: usize = 256;
+
+/// What a signature is for.
+#[derive(Debug)]
+pub(crate) enum SignPurpose {
+    /// A ticket, for whoever asked for it.
+    Ticket { origin: Origin, body: TicketBody },
+    /// The admission of a machine that waits behind `door`.
+    Admission {
+        door: Token,
+        body: StatementBody,
+        request: Box<JoinRequest>,
+    },
+    /// The removal of a node that was this.
+    Removal {
+        origin: Origin,
+        body: StatementBody,
+        summary: Box<NodeSummary>,
+    },
+}
+
+impl Kernel {
+    fn sign(&mut self, bytes: Result<Vec<u8>, wire::DecodeError>, purpose: SignPurpose) {
+        match bytes {
+            Ok(bytes) => {
+                let token = self.next_token();
+                self.signing.insert(token, purpose);
+                self.outbox.act(Output::Sign { token, bytes });
+            }
+            Err(error) => self.alarm("sign.encode", error.to_string()),
+        }
+    }
+
+    pub(super) fn handle_signed(&mut self, token: Token, signature: Signature) {
+        match self.signing.remove(&token) {
+            None => {}
+            Some(SignPurpose::Ticket { origin, body }) => {
+                let (uses, expires) = (body.uses, body.not_after);
+                let ticket = Ticket { body, signature }.to_text();
+                let result = ticket
+                    .map(|ticket| {
+                        Response::Invite(Invitation {
+                            ticket,
+                            uses,
+                            expires,
+                        })
+                    })
+                    .map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()));
+                self.reply(origin, result);
+            }
+            Some(SignPurpose::Admission {
+                door,
+                body,
+                request,
+            }) => {
+                self.admit(door, body, *request, signature);
+            }
+            Some(SignPurpose::Removal {
+                origin,
+                body,
+                summary,
+            }) => {
+                let statement = Statement {
+                    body,
+                    signer: self.me.0,
+                    signature,
+                };
+                self.say_statement(statement);
+                self.reply(origin, Ok(Response::NodeRemove(*summary)));
+            }
+        }
+    }
+
+    fn say_statement(&mut self, statement: Statement) {
+        if self.learn_statement(&statement) {
+            self.spread(
+                &News {
+                    statements: [statement].into(),
+                    facts: Vec::new(),
+                },
+                None,
+            );
+        }
+    }
+
+    /// `cloud/invite`.
+    pub(crate) fn invite(&mut self, origin: Origin, invite: Invite) {
+        let ttl_max_s = TICKET_TTL_MAX.as_secs();
+        if invite.uses == 0 || invite.uses > TICKET_USES_MAX {
+            let detail = alloc::format!("a ticket is good for 1 to {TICKET_USES_MAX} machines");
+            return self.reply(origin, Err(Problem::new(ProblemCode::Invalid, detail)));
+        }
+        if invite.ttl_s == 0 || invite.ttl_s > ttl_max_s {
+            let detail = alloc::format!("a ticket lives 1 to {ttl_max_s} seconds");
+            return self.reply(origin, Err(Problem::new(ProblemCode::Invalid, detail)));
+        }
+        if let Err(problem) = check_labels(&invite.labels) {
+            return self.reply(origin, Err(problem));
+        }
+        let mut doors: Vec<Door> = Vec::new();
+        let others = self.reachable().into_iter().filter(|node| *node != self.me);
+        for node in core::iter::once(self.me).chain(others).take(1 + DOORS_MAX) {
+            if let Some(facts) = self.measurement.get(node) {
+                doors.push(Door {
+                    node,
+                    addresses: facts.addresses.clone(),
+                });
+            }
+        }
+        let body = TicketBody {
+            cloud: self.config.cloud,
+            id: TicketId(self.rng.random()),
+            issuer: self.me,
+            uses: invite.uses,
+            not_after: UnixMillis(self.wall().0.saturating_add(invite.ttl_s * 1000)),
+            labels: invite.labels,
+            doors,
+        };
+        self.sign(body.signed_bytes(), SignPurpose::Ticket { origin, body });
+    }
+
+    pub(super) fn handle_join(&mut self, door: Token, node: NodeId, request: JoinRequest) {
+        if self.outbox.is_stuck() || self.signing.len() >= SIGNING_MAX {
+            let problem = Problem::new(ProblemCode::Busy, "the node cannot admit anybody now")
+                .remedy("try again in a moment");
+            return self.refuse(door, problem);
+        }
+        if let Err(problem) = self.auth.check_ticket(&request.ticket, node, self.wall()) {
+            return self.refuse(door, problem);
+        }
+        if self.auth.is_member(node) {
+            return self.welcome(door, node, &request);
+        }
+        let body = StatementBody::Admission {
+            cloud: self.config.cloud,
+            node,
+            ticket: Some(request.ticket.body.id),
+            at: self.wall(),
+        };
+        let request = Box::new(request);
+        self.sign(
+            body.signed_bytes(),
+            SignPurpose::Admission {
+                door,
+                body,
+                request,
+            },
+        );
+    }
+
+    fn admit(
+        &mut self,
+        door: Token,
+        body: StatementBody,
+        request: JoinRequest,
+        signature: Signature,
+    ) {
+        // The ticket may have been used up while the signature was made.
+        let node = body.subject();
+        if let Err(problem) = self.auth.check_ticket(&request.ticket, node, self.wall()) {
+            return self.refuse(door, problem);
+        }
+        self.say_statement(Statement {
+            body,
+            signer: self.me.0,
+            signature,
+        });
+        self.welcome(door, node, &request);
+    }
+
+    fn welcome(&mut self, door: Token, node: NodeId, request: &JoinRequest) {
+        let answer = JoinAnswer::Admitted {
+            name: self.free_name(&request.name, node),
+            labels: request.ticket.body.labels.clone(),
+            statements: self.auth.statements().cloned().collect(),
+            facts: self.measurement.iter().cloned().collect(),
+        };
+        self.outbox.say(Output::AnswerJoin {
+            token: door,
+            answer: Box::new(answer),
+        });
+    }
+
+    /// `wanted`, or `wanted-2` and so on when another node has that name.
+    fn free_name(&self, wanted: &str, node: NodeId) -> String {
+        let fallback = alloc::format!("node-{}", node.short());
+        let base = if wire::spec::check_name(wanted).is_ok() {
+            wanted
+        } else {
+            &fallback
+        };
+        let is_taken = |name: &str| {
+            self.measurement
+                .iter()
+                .any(|it| it.node != node && it.name == name)
+        };
+        let numbered = (2..100).map(|number| alloc::format!("{base}-{number}"));
+        core::iter::once(base.to_string())
+            .chain(numbered)
+            .find(|name| !is_taken(name) && wire::spec::check_name(name).is_ok())
+            .unwrap_or_else(|| fallback.clone())
+    }
+
+    fn refuse(&mut self, token: Token, problem: Problem) {
+        let answer = Box::new(JoinAnswer::Refused(problem));
+        self.outbox.say(Output::AnswerJoin { token, answer });
+    }
+
+    /// `node/remove`, once it is clear that it may be.
+    pub(crate) fn remove_node(&mut self, origin: Origin, mut summary: NodeSummary) {
+        let (cloud, node, at) = (self.config.cloud, summary.node, self.wall());
+        summary.state = NodeState::Gone;
+        let keeps = self.auth.admitted_with(node);
+        let body = StatementBody::Removal {
+            cloud,
+            node,
+            keeps,
+            at,
+        };
+        let bytes = body.signed_bytes();
+        let summary = Box::new(summary);
+        self.sign(
+            bytes,
+            SignPurpose::Removal {
+                origin,
+                body,
+                summary,
+            },
+        );
+    }
+
+    /// This node was removed: it ends what it runs and takes part in nothing any more.
+    pub(super) fn removed_here(&mut self) {
+        self.alarm(
+            "node.removed",
+            "this node was removed from the cloud; its objects are being stopped".to_string(),
+        );
+        let objects: Vec<_> = self.objects.iter().map(|it| it.facts.object).collect();
+        for object in objects {
+            // Every one of them is in the table, which is all that can go wrong.
+            self.objects.stop(object, None, true).ok();
+        }
+    }
+}
+
+/// Labels that a ticket may give: few, and short enough for one line.
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
+    if labels.len() > TICKET_LABELS_MAX {
+        return invalid(alloc::format!(
+            "a ticket gives at most {TICKET_LABELS_MAX} labels"
+        ));
+    }
+    for (key, value) in labels {
+        if let Err(error) = wire::spec::check_name(key) {
+            return invalid(alloc::format!("label `{key}`: {error}"));
+        }
+        if value.len() > wire::spec::NAME_CHARACTERS_MAX {
+            return invalid(alloc::format!("the value of label {key} is too long"));
+        }
+    }
+    Ok(())
+}

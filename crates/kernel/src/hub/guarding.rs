@@ -1,0 +1,799 @@
+//! Which apps this node answers for: their records, copies of them on the other guardians, what
+//! hosts report, and the steps that supervision plans.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use wire::call::{Affected, ObjectExit, Problem, ProblemCode, Response, Started, Waited};
+use wire::disk::Table;
+use wire::fact::{ObjectFacts, Phase};
+use wire::id::{AppId, NodeId, ObjectId};
+use wire::peer::{Answer, AppBrief, AppRecord, Ask, Message, ObjectFilter, ObjectReport, Wanted};
+
+use super::{Kernel, Origin, Task};
+use crate::directory::{self, Joined};
+use crate::instant::Instant;
+use crate::limits::{ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, TOMBSTONE_TERM};
+use crate::supervisor::{self, Step};
+
+/// A host that has not spoken of an object for so long, though it can be reached, is asked.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// A call that is answered once something is the case.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) origin: Origin,
+    pub(crate) app: AppId,
+    pub(crate) until: WaitFor,
+    /// Answered with what is the case then; never when absent.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What a host is asked to do with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wish {
+    /// End it.
+    Stop,
+    /// End it and forget it.
+    Remove,
+    /// Run it again.
+    Start,
+}
+
+/// Which call made an app start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartedBy {
+    /// `app/run`; `attach` is answered before its programs run.
+    Run { attach: bool },
+    /// `app/start`.
+    Start,
+    /// `app/scale`.
+    Scale,
+}
+
+/// What a call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WaitFor {
+    /// Every slot has an object, that runs, and the record is safe.
+    Started(StartedBy),
+    /// These objects have ended; all of the app when empty.
+    Ended(Vec<ObjectId>),
+    /// These objects have ended, or are gone.
+    Stopped(Vec<ObjectId>),
+    /// No object is left where it can be reached.
+    Removed(Vec<ObjectId>),
+}
+
+impl Kernel {
+    /// Writes a record that this node, as its supervisor, has changed, and copies it.
+    pub(crate) fn save_record(&mut self, app: AppId) {
+        let version = self.tick();
+        if let Some(record) = self.directory.get_mut(app) {
+            record.version = version;
+        }
+        self.keep_record(app);
+        self.copy_record(app);
+        self.supervision.touch(app);
+    }
+
+    /// Makes this node's copy durable.
+    fn keep_record(&mut self, app: AppId) {
+        if let Some(record) = self.directory.get(app).cloned() {
+            self.write_sealed(Table::Records, &app.0, &record);
+            self.directory
+                .note_copy(app, self.me, (record.version, record.wanted.version));
+        }
+    }
+
+    /// Sends a record to the guardians that lack it.
+    fn copy_record(&mut self, app: AppId) {
+        let guardians = directory::guardians(app, self.lasting());
+        let lacking = self.directory.lacking(app, &guardians);
+        let Some(record) = self.directory.get(app).cloned() else {
+            return;
+        };
+        let versions = (record.version, record.wanted.version);
+        for node in lacking {
+            if node != self.me && self.is_reachable(node) {
+                let task = Task::Store { app, versions };
+                self.ask(node, Ask::StoreRecord(Box::new(record.clone())), task);
+            }
+        }
+    }
+
+    /// Copies every record to guardians that lack it.
+    pub(super) fn spread_records(&mut self) {
+        let apps: Vec<AppId> = self.directory.iter().map(|record| record.app).collect();
+        for app in apps {
+            self.copy_record(app);
+        }
+    }
+
+    pub(super) fn store_record(
+        &mut self,
+        from: NodeId,
+        record: AppRecord,
+    ) -> Result<Answer, Problem> {
+        let app = record.app;
+        let versions = (record.version, record.wanted.version);
+        let year_ms = 365 * 86_400 * 1000;
+        if versions.0.max(versions.1).millis > self.wall().0.saturating_add(year_ms) {
+            self.alarm(
+                "record.future",
+                alloc::format!("{} claims to be of next year", app.short()),
+            );
+            return Err(Problem::new(
+                ProblemCode::Invalid,
+                "the record is from the future",
+            ));
+        }
+        if self.take_record(record) == Joined::Full {
+            return Err(Problem::new(
+                ProblemCode::Busy,
+                "the node keeps no more records",
+            ));
+        }
+        self.directory.note_copy(app, from, versions);
+        Ok(Answer::Done)
+    }
+
+    /// Joins what another node keeps with what this node keeps, for good.
+    pub(crate) fn take_record(&mut self, record: AppRecord) -> Joined {
+        let app = record.app;
+        self.observe(record.version.max(record.wanted.version));
+        let joined = self.directory.join(record);
+        if joined == Joined::Changed {
+            self.keep_record(app);
+            self.supervision.touch(app);
+        }
+        joined
+    }
+
+    pub(crate) fn local_apps(&self) -> Vec<AppBrief> {
+        let mine = self.directory.iter().filter(|record| {
+            record.wanted.spec.is_some() && self.supervisor_of(record.app) == self.me
+        });
+        mine.map(|record| AppBrief {
+            app: record.app,
+            wanted: record.wanted.clone(),
+            trouble: self.trouble(record),
+        })
+        .collect()
+    }
+
+    /// What keeps an app from being as it should, as a sentence.
+    pub(crate) fn trouble(&self, record: &AppRecord) -> Option<alloc::string::String> {
+        let app = record.app;
+        self.supervision
+            .trouble(app)
+            .map(|why| alloc::format!("no node fits: {why}"))
+    }
+
+    /// What hosts say of their objects.
+    pub(super) fn handle_reports(&mut self, from: NodeId, reports: Vec<ObjectReport>) {
+        let mut changed = BTreeSet::new();
+        for report in reports {
+            if report.facts.node != from {
+                self.alarm("report.forged", alloc::format!("by {}", from.short()));
+                continue;
+            }
+            let app = report.facts.app;
+            if self.directory.get(app).is_none() {
+                if !report.removed {
+                    self.fetch_from_host(app, from);
+                }
+                continue;
+            }
+            if self.take_report(report) {
+                changed.insert(app);
+            }
+        }
+        for app in changed {
+            self.save_record(app);
+        }
+    }
+
+    /// Takes one report into a record; says whether other guardians should know at once.
+    fn take_report(&mut self, report: ObjectReport) -> bool {
+        let facts = report.facts;
+        let (app, object, node) = (facts.app, facts.object, facts.node);
+        self.heard.insert(object, self.now);
+        let Some(record) = self.directory.get_mut(app) else {
+            return false;
+        };
+        if report.born != record.wanted.born {
+            // Another app of this name. The newest wish decides which of them there is.
+            let has_lost = report.born < record.wanted.version;
+            if has_lost && !report.removed {
+                let stop = Ask::StopObject {
+                    object,
+                    grace_ms: None,
+                    remove: true,
+                };
+                self.ask(node, stop, Task::Forget);
+            } else if !report.removed {
+                self.fetch_from_host(app, node);
+            }
+            return false;
+        }
+        let known = record.objects.iter().position(|it| it.object == object);
+        let weighs = match (known, report.removed) {
+            (Some(at), true) => {
+                record.objects.remove(at);
+                true
+            }
+            (Some(at), false) => {
+                let Some(old) = record.objects.get_mut(at) else {
+                    return false;
+                };
+                if (facts.epoch, facts.revision) <= (old.epoch, old.revision) {
+                    return false;
+                }
+                let ended = old.phase.is_alive() != facts.phase.is_alive();
+                *old = facts;
+                ended
+            }
+            (None, true) => return false,
+            (None, false) => {
+                record.objects.push(facts);
+                record
+                    .objects
+                    .sort_by_key(|it| (it.index, it.created, it.object));
+                true
+            }
+        };
+        self.supervision.touch(app);
+        weighs
+    }
+
+    /// A host has objects of an app, or of a newer app of that name, whose record is not here.
+    fn fetch_from_host(&mut self, app: AppId, host: NodeId) {
+        if self.fetching.insert(app) {
+            self.ask(host, Ask::FetchRecord(app), Task::Fetch(app));
+        }
+    }
+
+    pub(super) fn fetched(&mut self, app: AppId, record: Option<AppRecord>) {
+        self.fetching.remove(&app);
+        let Some(record) = record.filter(|record| record.app == app) else {
+            return;
+        };
+        if self.take_record(record) == Joined::Changed {
+            self.copy_record(app);
+        }
+    }
+
+    /// Carries out what supervision plans for an app, when this node supervises it.
+    pub(super) fn supervise(&mut self, app: AppId) {
+        self.check_waiters(app);
+        if self.supervisor_of(app) != self.me {
+            self.supervision.forget(app);
+            return;
+        }
+        let busy = self.supervision.busy(app);
+        let Some(record) = self.directory.get(app) else {
+            return;
+        };
+        let steps = supervisor::plan(record, |node| self.reach(node), &busy);
+        let unsettled = self.unsettled.contains_key(&app);
+        for step in steps {
+            match step {
+                Step::Place { index } if !unsettled => self.place(app, index),
+                Step::Place { .. } => {}
+                Step::Retire { .. } if unsettled => {}
+                Step::Retire { object, node, why } => {
+                    let is_news = !self.is_stopping(app, object);
+                    if self.ask_host(app, (object, node), Wish::Remove, None) && is_news {
+                        self.event("object.retired", object.short(), why.to_string());
+                    }
+                }
+                Step::Stop { object, node } => {
+                    self.ask_host(app, (object, node), Wish::Stop, None);
+                }
+                Step::Start { object, node } if !unsettled => {
+                    self.ask_host(app, (object, node), Wish::Start, None);
+                }
+                Step::Start { .. } => {}
+                Step::Forget => {
+                    let over = self.now + LINGER_TERM;
+                    self.lingering.entry(app).or_insert(over);
+                }
+            }
+        }
+    }
+
+    fn is_stopping(&self, app: AppId, object: ObjectId) -> bool {
+        let objects = self
+            .directory
+            .get(app)
+            .map_or(&[][..], |record| &record.objects);
+        objects
+            .iter()
+            .any(|it| it.object == object && it.phase == Phase::Stopping)
+    }
+
+    /// Asks the host of an object for something, once at a time; says whether it was asked now.
+    pub(crate) fn ask_host(
+        &mut self,
+        app: AppId,
+        (object, node): (ObjectId, NodeId),
+        wish: Wish,
+        grace_ms: Option<u32>,
+    ) -> bool {
+        let is_new = self.asked.insert((object, wish));
+        if is_new {
+            let ask = match wish {
+                Wish::Stop => Ask::StopObject {
+                    object,
+                    grace_ms,
+                    remove: false,
+                },
+                Wish::Remove => Ask::StopObject {
+                    object,
+                    grace_ms,
+                    remove: true,
+                },
+                Wish::Start => Ask::StartObject { object },
+            };
+            self.ask(node, ask, Task::Asked { app, object, wish });
+        }
+        is_new
+    }
+
+    fn index_of(&self, app: AppId, object: ObjectId) -> Option<u32> {
+        let objects = &self.directory.get(app)?.objects;
+        objects
+            .iter()
+            .find(|it| it.object == object)
+            .map(|it| it.index)
+    }
+
+    /// The host has answered, or is lost: the plan may ask again.
+    fn host_answered(
+        &mut self,
+        app: AppId,
+        (object, wish): (ObjectId, Wish),
+        answer: Result<Answer, Problem>,
+    ) {
+        self.asked.remove(&(object, wish));
+        match answer {
+            Ok(Answer::Object(facts)) => {
+                if wish == Wish::Start {
+                    self.supervision.placed(app, facts.index);
+                }
+                if let Some(born) = self.directory.get(app).map(|record| record.wanted.born) {
+                    let report = ObjectReport {
+                        facts: *facts,
+                        born,
+                        removed: false,
+                    };
+                    if self.take_report(report) {
+                        self.save_record(app);
+                    }
+                }
+            }
+            Err(problem) if problem.code == ProblemCode::NotFound => {
+                if let Some(record) = self.directory.get_mut(app) {
+                    record.objects.retain(|it| it.object != object);
+                    self.save_record(app);
+                }
+            }
+            Err(problem) if wish == Wish::Start => {
+                if let Some(index) = self.index_of(app, object) {
+                    let now = self.now;
+                    self.supervision.unplaced(now, app, index, problem.detail);
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.check_waiters(app);
+    }
+
+    /// Apps that remove themselves and whose readers have had their time.
+    pub(super) fn expire_lingering(&mut self) {
+        let now = self.now;
+        let over: Vec<AppId> = self
+            .lingering
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(app, _)| *app)
+            .collect();
+        for app in over {
+            self.lingering.remove(&app);
+            let is_new = self.waiters.iter().any(|waiter| waiter.app == app);
+            if !is_new && self.supervisor_of(app) == self.me {
+                self.forget_app(app);
+            }
+        }
+    }
+
+    /// Nothing of the app is wanted any more.
+    pub(crate) fn forget_app(&mut self, app: AppId) {
+        let version = self.tick();
+        let Some(record) = self.directory.get_mut(app) else {
+            return;
+        };
+        record.wanted.version = version;
+        record.wanted.spec = None;
+        record.decisions.clear();
+        self.supervision.forget(app);
+        self.save_record(app);
+    }
+
+    /// Changes what an app should be.
+    pub(crate) fn wish(&mut self, app: AppId, edit: impl FnOnce(&mut Wanted)) {
+        let version = self.tick();
+        let Some(record) = self.directory.get_mut(app) else {
+            return;
+        };
+        edit(&mut record.wanted);
+        record.wanted.version = version;
+        self.save_record(app);
+    }
+
+    /// Whether as many guardians have the newest version as a promise needs.
+    fn is_safe(&self, app: AppId) -> bool {
+        let guardians = directory::guardians(app, self.lasting());
+        let up = guardians
+            .iter()
+            .filter(|node| self.is_reachable(**node))
+            .count();
+        let lacking = self.directory.lacking(app, &guardians).len();
+        guardians.len() - lacking >= GUARDIAN_WRITES.min(up)
+    }
+
+    /// Answers calls that waited for what is now the case.
+    pub(crate) fn check_waiters(&mut self, app: AppId) {
+        let mut i = 0;
+        while i < self.waiters.len() {
+            let Some(waiter) = self.waiters.get(i).filter(|waiter| waiter.app == app) else {
+                i += 1;
+                continue;
+            };
+            match self.outcome(waiter) {
+                None => i += 1,
+                Some(result) => {
+                    let waiter = self.waiters.swap_remove(i);
+                    self.undo_failed_start(&waiter, &result);
+                    self.reply(waiter.origin, result);
+                }
+            }
+        }
+    }
+
+    fn outcome(&self, waiter: &Waiter) -> Option<Result<Response, Problem>> {
+        let record = self.directory.get(waiter.app);
+        match &waiter.until {
+            WaitFor::Started(by) => self.start_outcome(record?, *by),
+            WaitFor::Stopped(objects) => {
+                let runs = |it: &ObjectFacts| {
+                    objects.contains(&it.object)
+                        && it.phase.is_alive()
+                        && self.is_reachable(it.node)
+                };
+                let runs = record.is_some_and(|record| record.objects.iter().any(runs));
+                let affected = Affected {
+                    objects: objects.clone(),
+                };
+                (!runs && self.is_safe(waiter.app)).then_some(Ok(Response::StopApp(affected)))
+            }
+            WaitFor::Ended(objects) => {
+                let objects_of = record.map_or(&[][..], |record| &record.objects);
+                let wanted = |it: &&ObjectFacts| objects.is_empty() || objects.contains(&it.object);
+                let found: Vec<&ObjectFacts> = objects_of.iter().filter(wanted).collect();
+                let exit = |it: &&ObjectFacts| {
+                    let exit = it.last_exit.clone().filter(|_| !it.phase.is_alive())?;
+                    Some(ObjectExit {
+                        object: it.object,
+                        index: it.index,
+                        exit,
+                    })
+                };
+                let exits: Vec<ObjectExit> = found.iter().filter_map(exit).collect();
+                let placing = !self.supervision.busy(waiter.app).is_empty();
+                (exits.len() == found.len() && !placing)
+                    .then_some(Ok(Response::Wait(Waited { exits })))
+            }
+            WaitFor::Removed(objects) => {
+                let left = record.is_some_and(|record| {
+                    record.objects.iter().any(|it| self.is_reachable(it.node))
+                });
+                (!left && self.is_safe(waiter.app)).then(|| {
+                    Ok(Response::Remove(Affected {
+                        objects: objects.clone(),
+                    }))
+                })
+            }
+        }
+    }
+
+    fn start_outcome(
+        &self,
+        record: &AppRecord,
+        by: StartedBy,
+    ) -> Option<Result<Response, Problem>> {
+        let spec = record.wanted.spec.as_ref()?;
+        if let Some(why) = self.supervision.trouble(record.app) {
+            let detail = alloc::format!("no node fits {}: {why}", spec.name);
+            let problem = Problem::new(ProblemCode::NoFit, detail);
+            return Some(Err(
+                problem.remedy("welkin nodes -o wide shows what there is")
+            ));
+        }
+        if record.wanted.stopped && by == StartedBy::Scale {
+            let objects = record.objects.clone();
+            let (app, name) = (record.app, spec.name.clone());
+            let started = Started { app, name, objects };
+            return self.is_safe(app).then_some(Ok(Response::Scale(started)));
+        }
+        let attach = by == StartedBy::Run { attach: true };
+        let mut objects = Vec::new();
+        for index in 0..spec.replicas {
+            let mut slot = record.objects.iter().filter(|it| it.index == index);
+            let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
+            let placed = slot.find(|it| attach || (has_begun(it.phase) && !it.halted))?;
+            if matches!(placed.phase, Phase::Failed | Phase::Waiting)
+                && let Some(exit) = &placed.last_exit
+                && let Some(problem) = Problem::not_started(&exit.reason)
+            {
+                return Some(Err(problem));
+            }
+            objects.push(placed.clone());
+        }
+        let started = Started {
+            app: record.app,
+            name: spec.name.clone(),
+            objects,
+        };
+        let response = match by {
+            StartedBy::Run { .. } => Response::Run(started),
+            StartedBy::Start => Response::StartApp(started),
+            StartedBy::Scale => Response::Scale(started),
+        };
+        self.is_safe(record.app).then_some(Ok(response))
+    }
+
+    /// A new app that could not be started is not kept.
+    fn undo_failed_start(&mut self, waiter: &Waiter, result: &Result<Response, Problem>) {
+        if result.is_err() && matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
+            self.forget_app(waiter.app);
+        }
+    }
+
+    /// Answers calls that have waited too long with what is the case.
+    pub(super) fn expire_waiters(&mut self) {
+        let mut i = 0;
+        while i < self.waiters.len() {
+            let overdue = self.waiters.get(i).and_then(|waiter| waiter.deadline);
+            if overdue.is_none_or(|at| at > self.now) {
+                i += 1;
+                continue;
+            }
+            let waiter = self.waiters.swap_remove(i);
+            let name = self
+                .directory
+                .get(waiter.app)
+                .and_then(|it| it.wanted.spec.as_ref());
+            let name = name.map_or_else(|| waiter.app.short(), |spec| spec.name.clone());
+            let what = match waiter.until {
+                WaitFor::Started(_) => "not all objects have started",
+                WaitFor::Ended(_) | WaitFor::Stopped(_) => "not all objects have ended",
+                WaitFor::Removed(_) => "not all objects are gone",
+            };
+            let detail = alloc::format!("{name}: {what} in time; the cloud goes on with it");
+            let problem = Problem::new(ProblemCode::TimedOut, detail)
+                .remedy(alloc::format!("welkin explain {name}"));
+            self.reply(waiter.origin, Err(problem));
+        }
+    }
+
+    /// Hosts speak of all of their objects again and again. An object that its host does not speak
+    /// of any more is perhaps a memory that a join of records brought back: the host is asked.
+    fn confirm_objects(&mut self) {
+        let mut heard = BTreeMap::new();
+        let mut doubted = BTreeSet::new();
+        for record in self.directory.iter() {
+            if self.supervisor_of(record.app) != self.me {
+                continue;
+            }
+            for it in record
+                .objects
+                .iter()
+                .filter(|it| self.is_reachable(it.node))
+            {
+                let at = self.heard.get(&it.object).copied().unwrap_or(self.now);
+                heard.insert(it.object, at);
+                if at + SILENCE <= self.now {
+                    doubted.insert((record.app, it.node));
+                }
+            }
+        }
+        self.heard = heard;
+        for (app, node) in doubted {
+            self.confirm(app, node);
+        }
+    }
+
+    /// Asks a host which objects of an app it has.
+    pub(super) fn confirm(&mut self, app: AppId, host: NodeId) {
+        let asked_at = self.now;
+        let filter = ObjectFilter::App(app);
+        let ask = Ask::Objects { all: true, filter };
+        self.ask(host, ask, Task::Confirm { app, asked_at });
+    }
+
+    /// What a host has of an app, which it was asked for at that time.
+    fn confirmed(&mut self, from: NodeId, app: AppId, asked_at: Instant, has: &[ObjectFacts]) {
+        let Some(record) = self.directory.get_mut(app) else {
+            return;
+        };
+        let before = record.objects.len();
+        record.objects.retain(|it| {
+            it.node != from
+                || has.iter().any(|other| other.object == it.object)
+                || self.heard.get(&it.object).is_none_or(|at| *at >= asked_at)
+        });
+        if record.objects.len() != before {
+            self.save_record(app);
+        }
+    }
+
+    /// What events alone do not keep right.
+    pub(super) fn maintain(&mut self) {
+        self.report_all();
+        self.confirm_objects();
+        let apps: Vec<AppId> = self.directory.iter().map(|record| record.app).collect();
+        for app in apps {
+            // A host that was asked for something may not have heard it.
+            self.supervision.touch(app);
+        }
+        self.spread_records();
+        let wall = self.wall();
+        let mut forget = Vec::new();
+        let mut drop = Vec::new();
+        for record in self.directory.iter() {
+            let age_ms = wall
+                .0
+                .saturating_sub(record.version.millis.max(record.wanted.version.millis));
+            let guardians = directory::guardians(record.app, self.lasting());
+            let is_elsewhere = !guardians.contains(&self.me)
+                && self.supervisor_of(record.app) != self.me
+                && self.directory.lacking(record.app, &guardians).is_empty();
+            match &record.wanted.spec {
+                None if u128::from(age_ms) > TOMBSTONE_TERM.as_millis() => drop.push(record.app),
+                _ if is_elsewhere => drop.push(record.app),
+                Some(spec) if u128::from(age_ms) > ENDED_TERM.as_millis() => {
+                    let over = spec.restart == wire::spec::Restart::No
+                        && record.objects.iter().all(|it| !it.phase.is_alive());
+                    if over && self.supervisor_of(record.app) == self.me {
+                        forget.push(record.app);
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        for app in drop {
+            self.directory.remove(app);
+            self.write(Table::Records, &app.0, None);
+        }
+        for app in forget {
+            self.forget_app(app);
+        }
+    }
+
+    pub(super) fn handle_answer(
+        &mut self,
+        from: NodeId,
+        task: Task,
+        answer: Result<Answer, Problem>,
+    ) {
+        match task {
+            Task::Forward(origin) => {
+                let result = answer.and_then(call_response);
+                self.reply(origin, result);
+            }
+            Task::Scatter(scatter) => self.scatter_answered(scatter, from, answer.ok()),
+            Task::Effect(effect) => self.effect_answered(effect, answer),
+            Task::Reserve(placing) => self.offered(placing, from, answer),
+            Task::Launch(placing) => self.launched(placing, from, answer),
+            Task::Store { app, versions } => {
+                if answer.is_ok() {
+                    self.directory.note_copy(app, from, versions);
+                    self.check_waiters(app);
+                }
+            }
+            Task::Asked { app, object, wish } => self.host_answered(app, (object, wish), answer),
+            Task::ForwardOrPrefix { origin, request } => {
+                self.forward_answered(origin, *request, answer);
+            }
+            Task::Fetch(app) => match answer {
+                Ok(Answer::Record(record)) => self.fetched(app, record.map(|it| *it)),
+                Ok(_) | Err(_) => self.fetched(app, None),
+            },
+            Task::Confirm { app, asked_at } => {
+                if let Ok(Answer::Objects(has)) = answer {
+                    self.confirmed(from, app, asked_at, &has);
+                }
+            }
+            Task::Forget => {}
+        }
+    }
+
+    /// A question was not answered: the node is lost, or its time is over.
+    pub(super) fn handle_silence(&mut self, node: NodeId, task: Task) {
+        let problem = self.unreachable_node(node);
+        match task {
+            Task::Forward(origin) => self.reply(origin, Err(problem)),
+            Task::Scatter(scatter) => self.scatter_answered(scatter, node, None),
+            Task::Effect(effect) => self.effect_answered(effect, Err(problem)),
+            Task::Reserve(placing) => self.offered(placing, node, Err(problem)),
+            Task::Launch(placing) => self.launched(placing, node, Err(problem)),
+            Task::Asked { app, object, wish } => {
+                self.host_answered(app, (object, wish), Err(problem));
+            }
+            Task::ForwardOrPrefix { origin, .. } => self.reply(origin, Err(problem)),
+            Task::Fetch(app) => self.fetched(app, None),
+            Task::Store { .. } | Task::Confirm { .. } | Task::Forget => {}
+        }
+    }
+
+    /// A caller does not wait any more: undo what only it wanted.
+    pub(super) fn abandon(&mut self, origin: Origin) {
+        let is_its = |task: &Task| match task {
+            Task::Forward(other) | Task::ForwardOrPrefix { origin: other, .. } => *other == origin,
+            Task::Scatter(_)
+            | Task::Effect(_)
+            | Task::Reserve(_)
+            | Task::Launch(_)
+            | Task::Store { .. }
+            | Task::Asked { .. }
+            | Task::Fetch(_)
+            | Task::Confirm { .. }
+            | Task::Forget => false,
+        };
+        for (question, node) in self.questions.find(is_its) {
+            self.questions.close(question, node);
+            self.send_now(node, Message::Abandon { question });
+        }
+        let Some(at) = self
+            .waiters
+            .iter()
+            .position(|waiter| waiter.origin == origin)
+        else {
+            return;
+        };
+        let waiter = self.waiters.swap_remove(at);
+        if matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
+            self.forget_app(waiter.app);
+        }
+    }
+}
+
+/// What a forwarded call was answered with.
+pub(crate) fn call_response(answer: Answer) -> Result<Response, Problem> {
+    match answer {
+        Answer::Call(response) => Ok(*response),
+        Answer::Objects(_)
+        | Answer::Apps(_)
+        | Answer::Usage(_)
+        | Answer::Reserved { .. }
+        | Answer::Object(_)
+        | Answer::Done
+        | Answer::Record(_) => Err(Problem::new(
+            ProblemCode::Internal,
+            "the answer is of another kind",
+        )),
+    }
+}
+
+/// How many living objects of a record each node has.
+pub(super) fn company(record: &AppRecord) -> BTreeMap<NodeId, u32> {
+    let mut company = BTreeMap::new();
+    for facts in record.objects.iter().filter(|it| it.phase.is_alive()) {
+        *company.entry(facts.node).or_insert(0) += 1;
+    }
+    company
+}

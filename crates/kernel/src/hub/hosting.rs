@@ -1,0 +1,481 @@
+//! What runs here: what others ask of this node as a host, and what it tells the supervisors of
+//! its objects.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use wire::call::{ObjectStats, Problem, ProblemCode};
+use wire::disk::Table;
+use wire::driver::DriverReport;
+use wire::fact::{Availability, ObjectFacts, Phase, Usage};
+use wire::id::{AppId, NodeId, ObjectId};
+use wire::peer::{
+    Answer, AppRecord, Ask, HostedObject, Message, ObjectFilter, ObjectReport, Placement,
+};
+use wire::spec::Restart;
+
+use super::{Kernel, Origin};
+use crate::directory;
+use crate::instant::Instant;
+use crate::limits::REPORTS_MAX;
+use crate::objects::Action;
+use crate::world::{Output, Token};
+
+/// How long a node that is being stopped waits until its objects run elsewhere.
+const LEAVE_TERM: Duration = Duration::from_secs(20);
+/// How long it then waits for those that nobody took over to end.
+const END_TERM: Duration = Duration::from_secs(12);
+
+impl Kernel {
+    /// Objects that the disk knew, and what the driver says of them.
+    pub(super) fn awake_objects(&mut self, stored: Vec<HostedObject>) {
+        let survivors: BTreeMap<ObjectId, _> = core::mem::take(&mut self.config.survivors)
+            .into_iter()
+            .collect();
+        for hosted in stored {
+            let object = hosted.facts.object;
+            let revision_min = u64::from(self.boot_reserved) << 32;
+            self.objects.restore(hosted, revision_min);
+            self.objects
+                .resume(self.now, self.wall(), object, survivors.get(&object));
+            if let Some(hosted) = self.objects.get(object).cloned()
+                && hosted.facts.phase.is_alive()
+            {
+                self.hold(&hosted);
+            }
+        }
+        // Nobody was ever told of an object that the table does not know.
+        for (object, report) in survivors {
+            if self.objects.get(object).is_none() {
+                self.outbox.act(Output::Stop {
+                    object,
+                    grace_ms: 0,
+                });
+                if let Some(report) = report {
+                    self.handle_driver(object, report);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_driver(&mut self, object: ObjectId, report: DriverReport) {
+        if self.objects.get(object).is_some() {
+            self.objects.report(self.now, object, report);
+        } else if matches!(report, DriverReport::Exited(_)) {
+            self.outbox.act(Output::Discard { object });
+        }
+    }
+
+    fn hold(&mut self, hosted: &HostedObject) {
+        if let Some(spec) = &hosted.wanted.spec {
+            let ports = spec.ports.values().copied().collect();
+            self.ledger
+                .hold(hosted.facts.object, hosted.facts.app, spec.resources, ports);
+        }
+    }
+
+    pub(super) fn handle_action(&mut self, action: Action) {
+        match action {
+            Action::Launch(object) => {
+                let hidden = self.config.hidden_directories.clone();
+                if let Some(launch) = self.objects.launch_order(object, &hidden) {
+                    self.outbox.act(Output::Launch(Box::new(launch)));
+                }
+            }
+            Action::Stop(object, grace_ms) => {
+                self.outbox.act(Output::Stop { object, grace_ms });
+            }
+            Action::Changed { object, durable } => {
+                let Some(hosted) = self.objects.get(object).cloned() else {
+                    return;
+                };
+                if durable {
+                    self.write_sealed(Table::Objects, &object.0, &hosted);
+                }
+                self.announce(&hosted.facts);
+                self.report(&hosted, false);
+            }
+            Action::Freed(object) => self.ledger.free(object),
+            Action::Removed(hosted) => {
+                let object = hosted.facts.object;
+                self.ledger.free(object);
+                self.write(Table::Objects, &object.0, None);
+                self.outbox.act(Output::Discard { object });
+                self.report(&hosted, true);
+            }
+        }
+    }
+
+    fn announce(&mut self, facts: &ObjectFacts) {
+        let subject = alloc::format!("{}/{}", facts.app_name, facts.index);
+        let kind = alloc::format!("object.{}", facts.phase.word());
+        let id = facts.object.short();
+        let message = match (&facts.last_exit, facts.phase) {
+            (Some(exit), Phase::Ended | Phase::Failed | Phase::Waiting) => {
+                alloc::format!("{id} {}", exit.reason)
+            }
+            _ => id,
+        };
+        self.event(&kind, subject, message);
+    }
+
+    /// Tells the supervisor of an object's app how it is.
+    fn report(&mut self, hosted: &HostedObject, removed: bool) {
+        let app = hosted.facts.app;
+        let supervisor = self.supervisor_of(app);
+        self.reported_to.insert(app, supervisor);
+        let born = hosted.wanted.born;
+        let report = ObjectReport {
+            facts: hosted.facts.clone(),
+            born,
+            removed,
+        };
+        self.send(supervisor, Message::Reports([report].into()));
+    }
+
+    /// Reports objects whose supervisor is another than it was, or is `returned`.
+    pub(super) fn report_to_new_supervisors(&mut self, returned: NodeId) {
+        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
+        for app in apps {
+            let supervisor = self.supervisor_of(app);
+            let before = self.reported_to.insert(app, supervisor);
+            if before != Some(supervisor) || supervisor == returned {
+                let all = self.reports_of(app);
+                reports.entry(supervisor).or_default().extend(all);
+            }
+        }
+        self.send_reports(reports);
+    }
+
+    /// Reports everything, in case a message was lost, or the object in a join of records; so also
+    /// to this node itself.
+    pub(super) fn report_all(&mut self) {
+        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
+        for app in apps
+            .into_iter()
+            .collect::<alloc::collections::BTreeSet<_>>()
+        {
+            let supervisor = self.supervisor_of(app);
+            reports
+                .entry(supervisor)
+                .or_default()
+                .extend(self.reports_of(app));
+        }
+        self.send_reports(reports);
+    }
+
+    fn send_reports(&mut self, reports: BTreeMap<NodeId, Vec<ObjectReport>>) {
+        for (supervisor, reports) in reports {
+            for part in reports.chunks(REPORTS_MAX) {
+                self.send(supervisor, Message::Reports(part.to_vec()));
+            }
+        }
+    }
+
+    fn reports_of(&self, app: AppId) -> Vec<ObjectReport> {
+        let report = |it: &HostedObject| ObjectReport {
+            facts: it.facts.clone(),
+            born: it.wanted.born,
+            removed: false,
+        };
+        self.objects
+            .iter()
+            .filter(|it| it.facts.app == app)
+            .map(report)
+            .collect()
+    }
+
+    pub(super) fn handle_ask(&mut self, from: NodeId, question: u64, ask: Ask) {
+        let origin = Origin::Peer {
+            node: from,
+            question,
+        };
+        let answer = match ask {
+            Ask::Call(request) => return self.answer_call(origin, request),
+            Ask::Objects { all, filter } => Ok(Answer::Objects(self.local_objects(all, &filter))),
+            Ask::Apps => Ok(Answer::Apps(self.local_apps())),
+            Ask::Usage { filter } => return self.measure(origin, &filter),
+            Ask::Reserve {
+                lease,
+                app,
+                resources,
+                ports,
+            } => match self.reserve(lease, app, resources, &ports) {
+                Err(problem) => {
+                    let answer = Box::new(Err(problem));
+                    return self.send_now(from, Message::Answer { question, answer });
+                }
+                offer => offer,
+            },
+            Ask::Release { lease } => {
+                self.ledger.release(lease);
+                Ok(Answer::Done)
+            }
+            Ask::Launch { lease, object } => self.launch(lease, *object),
+            Ask::StopObject {
+                object,
+                grace_ms,
+                remove,
+            } => self
+                .objects
+                .stop(object, grace_ms, remove)
+                .map(|()| self.object_or_done(object)),
+            Ask::StartObject { object } => self.start_object(object),
+            Ask::SignalObject { object, signal } => self.signal_object(object, signal),
+            Ask::StoreRecord(record) => self.store_record(from, *record),
+            Ask::FetchRecord(app) => Ok(Answer::Record(self.any_record(app).map(Box::new))),
+        };
+        self.answer(from, question, answer);
+    }
+
+    fn object_or_done(&self, object: ObjectId) -> Answer {
+        let facts = self
+            .objects
+            .get(object)
+            .map(|hosted| Box::new(hosted.facts.clone()));
+        facts.map_or(Answer::Done, Answer::Object)
+    }
+
+    pub(crate) fn local_objects(&self, all: bool, filter: &ObjectFilter) -> Vec<ObjectFacts> {
+        let fits = |facts: &&ObjectFacts| {
+            (all || facts.phase.is_alive())
+                && match filter {
+                    ObjectFilter::Every => true,
+                    ObjectFilter::App(app) => facts.app == *app,
+                    ObjectFilter::Prefix(prefix) => facts.object.has_prefix(prefix),
+                }
+        };
+        self.objects
+            .iter()
+            .map(|hosted| &hosted.facts)
+            .filter(fits)
+            .cloned()
+            .collect()
+    }
+
+    fn reserve(
+        &mut self,
+        lease: u64,
+        app: AppId,
+        resources: wire::spec::Resources,
+        ports: &[u16],
+    ) -> Result<Answer, Problem> {
+        match self.measurement.availability(self.me) {
+            Availability::Open => {}
+            Availability::Draining | Availability::Leaving => {
+                return Err(Problem::new(ProblemCode::NoFit, "draining"));
+            }
+        }
+        if self.outbox.is_stuck() {
+            return Err(Problem::new(ProblemCode::NoFit, "disk takes no writes"));
+        }
+        let same_app = self.ledger.same_app(app);
+        self.ledger
+            .reserve(self.now, lease, app, resources, ports)?;
+        Ok(Answer::Reserved {
+            load_per_mille: self.measurement.load_per_mille(),
+            same_app,
+        })
+    }
+
+    fn launch(&mut self, lease: u64, placement: Placement) -> Result<Answer, Problem> {
+        let object = placement.object;
+        if let Some(hosted) = self.objects.get(object) {
+            return Ok(Answer::Object(Box::new(hosted.facts.clone())));
+        }
+        if !self.ledger.convert(lease, object) {
+            return Err(Problem::new(ProblemCode::Conflict, "the lease has lapsed"));
+        }
+        self.observe(placement.wanted.version);
+        if let Err(problem) = self.objects.launch(self.me, self.wall(), placement) {
+            self.ledger.free(object);
+            return Err(problem);
+        }
+        Ok(self.object_or_done(object))
+    }
+
+    fn start_object(&mut self, object: ObjectId) -> Result<Answer, Problem> {
+        let Some(hosted) = self.objects.get(object).cloned() else {
+            return Err(Problem::not_found("object on this node", &object.short()));
+        };
+        if hosted.facts.phase.is_alive() {
+            return Err(Problem::new(
+                ProblemCode::Conflict,
+                "the object has not ended",
+            ));
+        }
+        if self.measurement.availability(self.me) != Availability::Open {
+            return Err(Problem::new(ProblemCode::NoFit, "draining"));
+        }
+        if let Some(spec) = &hosted.wanted.spec {
+            let ports: Vec<u16> = spec.ports.values().copied().collect();
+            let lease = u64::MAX;
+            let app = hosted.facts.app;
+            self.ledger
+                .reserve(self.now, lease, app, spec.resources, &ports)?;
+            self.ledger.convert(lease, object);
+        }
+        self.objects.start(object)?;
+        Ok(self.object_or_done(object))
+    }
+
+    fn signal_object(&mut self, object: ObjectId, signal: u8) -> Result<Answer, Problem> {
+        let Some(hosted) = self.objects.get(object) else {
+            return Err(Problem::not_found("object on this node", &object.short()));
+        };
+        if !matches!(
+            hosted.facts.phase,
+            Phase::Running | Phase::Stopping | Phase::Starting
+        ) {
+            let detail = alloc::format!("{} is not running", object.short());
+            return Err(Problem::new(ProblemCode::Conflict, detail));
+        }
+        self.outbox.act(Output::Signal { object, signal });
+        Ok(Answer::Done)
+    }
+
+    /// The record of an app: as a guardian, and from what an object here was started for.
+    fn any_record(&self, app: AppId) -> Option<AppRecord> {
+        let kept = self.directory.get(app).cloned();
+        let hosted = self.objects.iter().filter(|it| it.facts.app == app);
+        let Some(newest) = hosted.max_by_key(|it| it.wanted.version) else {
+            return kept;
+        };
+        let mut record = kept.unwrap_or_else(|| AppRecord {
+            app,
+            version: newest.wanted.version,
+            wanted: newest.wanted.clone(),
+            objects: self.local_objects(true, &ObjectFilter::App(app)),
+            decisions: Vec::new(),
+        });
+        if newest.wanted.version > record.wanted.version {
+            record.wanted = newest.wanted.clone();
+        }
+        Some(record)
+    }
+
+    fn measure(&mut self, origin: Origin, filter: &ObjectFilter) {
+        let running = self.local_objects(false, filter);
+        let objects: Vec<ObjectId> = running.iter().map(|facts| facts.object).collect();
+        if objects.is_empty() {
+            if let Origin::Peer { node, question } = origin {
+                self.answer(node, question, Ok(Answer::Usage(Vec::new())));
+            }
+            return;
+        }
+        let token = self.next_token();
+        self.measuring.insert(token, origin);
+        self.outbox.act(Output::Measure { token, objects });
+    }
+
+    pub(super) fn handle_measured(&mut self, token: Token, usages: &[(ObjectId, Usage)]) {
+        let Some(Origin::Peer { node, question }) = self.measuring.remove(&token) else {
+            return;
+        };
+        let stats = |(object, usage): &(ObjectId, Usage)| {
+            let hosted = self.objects.get(*object)?;
+            let limits = hosted.wanted.spec.as_ref().map(|spec| spec.resources);
+            let limits = limits.unwrap_or_default();
+            Some(ObjectStats {
+                object: *object,
+                app_name: hosted.facts.app_name.clone(),
+                index: hosted.facts.index,
+                node: self.me,
+                usage: *usage,
+                cpu_limit_millis: limits.cpu_millis,
+                memory_limit_bytes: limits.memory_bytes,
+            })
+        };
+        let stats = usages.iter().filter_map(stats).collect();
+        self.answer(node, question, Ok(Answer::Usage(stats)));
+    }
+
+    /// `node/down`: tell everybody, wait until others have taken over, end the rest, stop.
+    pub(crate) fn leave(&mut self, origin: Origin) {
+        if self.leaving.is_some() {
+            let problem = Problem::new(ProblemCode::Conflict, "the node is being stopped already");
+            return self.reply(origin, Err(problem));
+        }
+        self.leaving = Some((origin, self.now));
+        self.tell_facts(|facts| facts.availability = Availability::Leaving);
+        self.membership_changed_here();
+    }
+
+    /// While the node is being stopped: ends what nobody will take over, and halts when nothing is
+    /// left or the time is over. Says whether it did anything.
+    pub(super) fn expire_leaving(&mut self) -> bool {
+        let Some((origin, since)) = self.leaving.filter(|_| !self.halted) else {
+            return false;
+        };
+        let others = self.reachable().len() > 1;
+        let overdue = since + LEAVE_TERM <= self.now;
+        let living: Vec<(ObjectId, bool, bool)> = self
+            .objects
+            .living()
+            .filter(|it| !self.objects.is_suspended(it.facts.object))
+            .map(|it| {
+                let restart = it
+                    .wanted
+                    .spec
+                    .as_ref()
+                    .map_or(Restart::No, |spec| spec.restart);
+                let moves = restart != Restart::No && !it.wanted.stopped;
+                (it.facts.object, moves, it.facts.phase == Phase::Stopping)
+            })
+            .collect();
+        if living.is_empty() || since + LEAVE_TERM + END_TERM <= self.now {
+            self.halted = true;
+            let result = self
+                .node_summary(self.me)
+                .map(wire::call::Response::NodeDown);
+            self.reply(
+                origin,
+                result.ok_or_else(|| Problem::new(ProblemCode::Internal, "no facts")),
+            );
+            self.membership.leave(self.now);
+            self.outbox.say(Output::Halt);
+            return true;
+        }
+        let mut acted = false;
+        for (object, moves, is_stopping) in living {
+            if !is_stopping && (!moves || !others || overdue) {
+                acted |= if moves && !others {
+                    self.objects.suspend(object)
+                } else {
+                    self.objects.stop(object, None, moves).is_ok()
+                };
+            }
+        }
+        acted
+    }
+
+    pub(super) fn leaving_timeout(&self) -> Option<Instant> {
+        let (_, since) = self.leaving.filter(|_| !self.halted)?;
+        let handed_over = since + LEAVE_TERM;
+        Some(if self.now < handed_over {
+            handed_over
+        } else {
+            handed_over + END_TERM
+        })
+    }
+
+    fn membership_changed_here(&mut self) {
+        let apps: Vec<_> = self.directory.iter().map(|record| record.app).collect();
+        for app in apps {
+            self.supervision.touch(app);
+        }
+    }
+
+    /// The first reachable node in the app's rank: it supervises the app.
+    pub(crate) fn supervisor_of(&self, app: AppId) -> NodeId {
+        let reachable = self.auth.members().filter(|node| self.is_reachable(*node));
+        directory::rank(app, reachable)
+            .first()
+            .copied()
+            .unwrap_or(self.me)
+    }
+}

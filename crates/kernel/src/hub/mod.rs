@@ -1,0 +1,639 @@
+//! The kernel itself: the one place where the kernel processes meet.
+//!
+//! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
+//! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
+//! and where their objects go ([`placing`]). The processes themselves never name each other.
+
+mod admission;
+mod guarding;
+mod hosting;
+mod placing;
+mod region;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use wire::call::{Event, Problem, ProblemCode, Request, Response};
+use wire::disk::{NodeState, Table, Write};
+use wire::fact::{Availability, Capacity, NodeFacts};
+use wire::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
+use wire::peer::{Answer, AppRecord, Ask, HostedObject, MESSAGE_BYTES_MAX, Message, Statement};
+
+use crate::auth::Auth;
+use crate::directory::Directory;
+use crate::instant::Instant;
+use crate::lease::Ledger;
+use crate::limits::{ASK_DEADLINE, CALLS_MAX};
+use crate::measurement::Measurement;
+use crate::membership::{BOOTS_RESERVED, Membership};
+use crate::objects::Objects;
+use crate::outbox::Outbox;
+use crate::questions::Questions;
+use crate::supervisor::Supervision;
+use crate::world::{CallId, Config, Input, Output, Token};
+
+pub(crate) use admission::SignPurpose;
+pub(crate) use guarding::{StartedBy, WaitFor, Waiter, Wish, call_response};
+use placing::Placing;
+
+/// How often everything is looked over that events alone do not keep right.
+const MAINTENANCE_PERIOD: Duration = Duration::from_secs(10);
+/// Turns of one step; one that takes more goes in a circle, which is a bug, but must not take the
+/// node with it.
+const TURNS_MAX: u32 = 1 << 18;
+
+/// The state machine of one node.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(crate) me: NodeId,
+    pub(crate) config: Config,
+    pub(crate) now: Instant,
+    /// What the wall clock said, and when.
+    wall: (Instant, UnixMillis),
+    /// The last version that was given out or seen.
+    clock: Version,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) outbox: Outbox,
+    pub(crate) membership: Membership,
+    pub(crate) auth: Auth,
+    pub(crate) measurement: Measurement,
+    pub(crate) directory: Directory,
+    pub(crate) ledger: Ledger,
+    pub(crate) objects: Objects,
+    pub(crate) supervision: Supervision,
+    pub(crate) questions: Questions<Task>,
+    /// Messages of this node to itself.
+    loopback: VecDeque<Message>,
+    /// Members by short id.
+    by_short: BTreeMap<u64, NodeId>,
+    boot_reserved: u32,
+    /// The batch with which boot numbers up to here become usable.
+    reserving: Option<(u64, u32)>,
+    signing: BTreeMap<Token, SignPurpose>,
+    measuring: BTreeMap<Token, Origin>,
+    last_token: u64,
+    placings: BTreeMap<u64, Placing>,
+    pub(crate) scatters: BTreeMap<u64, crate::calls::Scatter>,
+    pub(crate) effects: BTreeMap<u64, crate::calls::Effect>,
+    last_task: u64,
+    pub(crate) waiters: Vec<Waiter>,
+    /// Apps whose newest record may be at a node that has just come back: no objects are placed
+    /// for them until the time has come.
+    unsettled: BTreeMap<AppId, Instant>,
+    /// When nodes came up, this one among them: until [`region::SETTLE`] is over, they may have
+    /// records that are not the newest.
+    came_up: BTreeMap<NodeId, Instant>,
+    /// Objects of the apps that are supervised here, and when their hosts last spoke of them.
+    heard: BTreeMap<ObjectId, Instant>,
+    /// Where hosted objects were last reported to.
+    reported_to: BTreeMap<AppId, NodeId>,
+    /// What hosts were asked to do with objects and have not answered.
+    asked: BTreeSet<(ObjectId, Wish)>,
+    /// Apps whose record is being fetched from a host.
+    fetching: BTreeSet<AppId>,
+    maintain_at: Instant,
+    /// Removed nodes whose links are closed when the time has come.
+    farewells: Vec<(Instant, NodeId)>,
+    /// Apps that remove themselves, and when.
+    lingering: BTreeMap<AppId, Instant>,
+    /// Set while this node is being stopped: who asked, and when.
+    pub(crate) leaving: Option<(Origin, Instant)>,
+    halted: bool,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A caller of this node.
+    Caller(CallId),
+    /// Another node, or this one.
+    Peer { node: NodeId, question: u64 },
+}
+
+/// What the answer to a question is for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Task {
+    /// To be handed on as it is.
+    Forward(Origin),
+    /// To be handed on; the name may be the prefix of an id if nobody has it.
+    ForwardOrPrefix {
+        origin: Origin,
+        request: Box<Request>,
+    },
+    /// A part of a scattered question.
+    Scatter(u64),
+    /// Something done to an object on behalf of a call.
+    Effect(u64),
+    /// An offer for a placing.
+    Reserve(u64),
+    /// The start of an object.
+    Launch(u64),
+    /// A copy of a record, of these versions.
+    Store {
+        app: AppId,
+        versions: (Version, Version),
+    },
+    /// Something that supervision wants done with an object.
+    Asked {
+        app: AppId,
+        object: ObjectId,
+        wish: Wish,
+    },
+    /// A record that only a host has.
+    Fetch(AppId),
+    /// Objects that the host has not spoken of for long when it was asked, at that time.
+    Confirm { app: AppId, asked_at: Instant },
+    /// Nobody needs the answer.
+    Forget,
+}
+
+impl Kernel {
+    /// A kernel that goes on where its disk says it was.
+    #[must_use]
+    pub fn new(now: Instant, mut config: Config) -> Self {
+        let stored = core::mem::take(&mut config.stored);
+        let mut rng = ChaCha8Rng::from_seed(config.seed);
+        let mut damaged = Vec::new();
+        let restored = Restored::read(stored, &mut damaged);
+        let first_boot = restored.node.as_ref().map_or(0, |node| node.boot_reserved);
+        let own = own_facts(&config, restored.node.as_ref(), first_boot);
+        let mut auth = Auth::new(config.cloud);
+        for statement in restored.statements.iter().chain(&config.statements) {
+            auth.learn(statement);
+        }
+        let me = config.node.short_id();
+        let roster = auth.members().map(|node| node.short_id());
+        let membership = Membership::new(now, me, first_boot, roster, rng.random());
+        let first_question = rng.random();
+        let mut kernel = Self {
+            me: config.node,
+            now,
+            wall: (now, config.wall),
+            clock: Version {
+                node: config.node.short_id(),
+                ..Version::default()
+            },
+            outbox: Outbox::default(),
+            membership,
+            auth,
+            measurement: Measurement::new(own),
+            directory: Directory::default(),
+            ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
+            objects: Objects::default(),
+            supervision: Supervision::default(),
+            questions: Questions::new(first_question),
+            loopback: VecDeque::new(),
+            by_short: BTreeMap::new(),
+            boot_reserved: first_boot + BOOTS_RESERVED,
+            reserving: None,
+            signing: BTreeMap::new(),
+            measuring: BTreeMap::new(),
+            last_token: 0,
+            placings: BTreeMap::new(),
+            scatters: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            last_task: 0,
+            waiters: Vec::new(),
+            unsettled: BTreeMap::new(),
+            came_up: BTreeMap::from([(config.node, now)]),
+            heard: BTreeMap::new(),
+            reported_to: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            fetching: BTreeSet::new(),
+            maintain_at: now + MAINTENANCE_PERIOD,
+            farewells: Vec::new(),
+            lingering: BTreeMap::new(),
+            leaving: None,
+            halted: false,
+            rng,
+            config,
+        };
+        for detail in damaged {
+            kernel.alarm("disk.damaged", detail);
+        }
+        kernel.awake(restored);
+        kernel
+    }
+
+    /// Takes up what the disk and the driver still had.
+    fn awake(&mut self, restored: Restored) {
+        self.write_node();
+        for statement in core::mem::take(&mut self.config.statements) {
+            self.write_statement(&statement);
+        }
+        let statements: Vec<NodeId> = self.auth.members().collect();
+        for node in statements {
+            self.by_short.insert(node.short_id(), node);
+        }
+        let told = core::mem::take(&mut self.config.facts);
+        for facts in restored.facts.into_iter().chain(told) {
+            self.learn_facts(&facts);
+        }
+        for record in restored.records {
+            self.observe(record.version.max(record.wanted.version));
+            if self.auth.member_count() > 1 {
+                self.unsettled.insert(record.app, self.now + region::SETTLE);
+            }
+            self.supervision.touch(record.app);
+            let (app, versions) = (record.app, (record.version, record.wanted.version));
+            self.directory.join(record);
+            self.directory.note_copy(app, self.me, versions);
+        }
+        self.awake_objects(restored.objects);
+        self.end_step();
+    }
+
+    /// Tells it what happened.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Wall(wall) => self.wall = (self.now, wall),
+            Input::Datagram { from, bytes } => self.handle_datagram(from, &bytes),
+            Input::Message { from, bytes } => self.handle_message(from, &bytes),
+            Input::Undelivered { to, bytes } => self.handle_undelivered(to, &bytes),
+            Input::RoundTrip { node, rtt_us } => self.measurement.note_round_trip(node, rtt_us),
+            Input::Join {
+                token,
+                node,
+                request,
+            } => self.handle_join(token, node, *request),
+            Input::Persisted { batch } => {
+                self.outbox.persisted(batch);
+                if let Some((_, until)) = self.reserving.filter(|(needed, _)| *needed <= batch) {
+                    self.reserving = None;
+                    self.membership.reserved(self.now, until);
+                }
+            }
+            Input::PersistFailed { batch: _, reason } => {
+                self.alarm("disk.refused", reason);
+                self.outbox.persist_failed(self.now);
+            }
+            Input::Call { call, request } => self.handle_call(call, *request),
+            Input::Abandoned { call } => self.abandon(Origin::Caller(call)),
+            Input::Driver { object, report } => self.handle_driver(object, report),
+            Input::Measured { token, usages } => self.handle_measured(token, &usages),
+            Input::Signed { token, signature } => self.handle_signed(token, signature),
+            Input::Load(load) => self.measurement.note_load(load),
+            Input::Addresses(addresses) => {
+                self.tell_facts(|facts| facts.addresses = addresses);
+            }
+        }
+        self.end_step();
+    }
+
+    /// Tells it that the time it asked for has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.membership.handle_timeout(self.now);
+        self.outbox.handle_timeout(self.now);
+        self.ledger.handle_timeout(self.now);
+        self.objects.handle_timeout(self.now);
+        self.supervision.handle_timeout(self.now);
+        for (node, task) in self.questions.expire(self.now) {
+            self.handle_silence(node, task);
+        }
+        self.expire_unsettled();
+        self.expire_waiters();
+        self.expire_farewells();
+        self.expire_lingering();
+        if self.maintain_at <= self.now {
+            self.maintain_at = self.now + MAINTENANCE_PERIOD;
+            self.maintain();
+        }
+        self.end_step();
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.poll_output()
+    }
+
+    /// When it wants to be told the time.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let settled = self.unsettled.values().min().copied();
+        let telling = self
+            .measurement
+            .is_changed()
+            .then(|| self.measurement.tell_after());
+        [
+            self.membership.poll_timeout(),
+            self.outbox.poll_timeout(),
+            self.ledger.poll_timeout(),
+            self.objects.poll_timeout(),
+            self.supervision.poll_timeout(),
+            self.questions.poll_timeout(),
+            self.waiters
+                .iter()
+                .filter_map(|waiter| waiter.deadline)
+                .min(),
+            self.leaving_timeout(),
+            self.farewells.first().map(|(at, _)| *at),
+            self.lingering.values().min().copied(),
+            settled,
+            telling,
+            Some(self.maintain_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Runs what this step has set off until nothing is left, then lets it out.
+    fn end_step(&mut self) {
+        let mut turns_left = TURNS_MAX;
+        loop {
+            turns_left -= 1;
+            if turns_left == 0 {
+                self.alarm(
+                    "kernel.endless",
+                    "a step did not come to its end".to_string(),
+                );
+                break;
+            }
+            while let Some(event) = self.membership.poll_event() {
+                self.handle_membership(event);
+            }
+            while let Some(action) = self.objects.poll_action() {
+                self.handle_action(action);
+            }
+            if let Some(message) = self.loopback.pop_front() {
+                self.handle_decoded(self.me, message);
+            } else if let Some(app) = self.supervision.next_dirty() {
+                self.supervise(app);
+            } else if !self.expire_leaving() {
+                break;
+            }
+        }
+        self.tell_usage();
+        self.outbox.flush();
+    }
+
+    /// Wall-clock time, as far as it is known.
+    pub(crate) fn wall(&self) -> UnixMillis {
+        let (at, wall) = self.wall;
+        let elapsed = u64::try_from(self.now.since(at).as_millis()).unwrap_or(u64::MAX);
+        UnixMillis(wall.0.saturating_add(elapsed))
+    }
+
+    /// A version that is larger than all that were given out or seen here.
+    pub(crate) fn tick(&mut self) -> Version {
+        let millis = self.wall().0;
+        if millis > self.clock.millis {
+            self.clock.millis = millis;
+            self.clock.counter = 0;
+        } else {
+            self.clock.counter = self.clock.counter.saturating_add(1);
+        }
+        self.clock
+    }
+
+    pub(crate) fn observe(&mut self, version: Version) {
+        if (version.millis, version.counter) > (self.clock.millis, self.clock.counter) {
+            self.clock.millis = version.millis;
+            self.clock.counter = version.counter;
+        }
+    }
+
+    pub(crate) fn next_task(&mut self) -> u64 {
+        self.last_task += 1;
+        self.last_task
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.last_token += 1;
+        Token(self.last_token)
+    }
+
+    /// Asks a node something; the task comes back to [`Kernel::handle_answer`] or
+    /// [`Kernel::handle_silence`], exactly once.
+    pub(crate) fn ask(&mut self, to: NodeId, ask: Ask, task: Task) {
+        self.ask_until(to, ask, task, self.now + ASK_DEADLINE);
+    }
+
+    pub(crate) fn ask_until(&mut self, to: NodeId, ask: Ask, task: Task, deadline: Instant) {
+        let tells_nothing = matches!(
+            ask,
+            Ask::Objects { .. } | Ask::Apps | Ask::Usage { .. } | Ask::Reserve { .. }
+        );
+        match self.questions.open(to, deadline, task) {
+            Ok(question) => {
+                let message = Message::Ask {
+                    question,
+                    ask: Box::new(ask),
+                };
+                if tells_nothing {
+                    self.send_now(to, message)
+                } else {
+                    self.send(to, message)
+                }
+            }
+            Err(task) => self.handle_silence(to, task),
+        }
+    }
+
+    /// Sends what may depend on what was written.
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        if let Some(output) = self.addressed(to, message) {
+            self.outbox.say(output);
+        }
+    }
+
+    /// Sends what depends on nothing that was written.
+    pub(crate) fn send_now(&mut self, to: NodeId, message: Message) {
+        if let Some(output) = self.addressed(to, message) {
+            self.outbox.act(output);
+        }
+    }
+
+    fn addressed(&mut self, to: NodeId, message: Message) -> Option<Output> {
+        if to == self.me {
+            self.loopback.push_back(message);
+            return None;
+        }
+        let is_told_why = self.farewells.iter().any(|(_, node)| *node == to);
+        if !self.auth.is_member(to) && !is_told_why {
+            return None;
+        }
+        match wire::encode(&message) {
+            Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => Some(Output::Message { to, bytes }),
+            Ok(bytes) => {
+                self.alarm("message.too-long", alloc::format!("{} bytes", bytes.len()));
+                None
+            }
+            Err(error) => {
+                self.alarm("message.encode", error.to_string());
+                None
+            }
+        }
+    }
+
+    pub(crate) fn reply(&mut self, origin: Origin, result: Result<Response, Problem>) {
+        match origin {
+            Origin::Caller(call) => {
+                self.outbox.say(Output::Reply {
+                    call,
+                    result: Box::new(result),
+                });
+            }
+            Origin::Peer { node, question } => {
+                let answer = result.map(|response| Answer::Call(Box::new(response)));
+                self.answer(node, question, answer);
+            }
+        }
+    }
+
+    /// Replies with what depends on nothing that was written: a refusal, or what is hearsay anyway.
+    /// So it is said also while the disk takes no writes.
+    pub(crate) fn reply_now(&mut self, origin: Origin, result: Result<Response, Problem>) {
+        match origin {
+            Origin::Caller(call) => {
+                let result = Box::new(result);
+                self.outbox.act(Output::Reply { call, result });
+            }
+            Origin::Peer { node, question } => {
+                let answer = Box::new(result.map(|it| Answer::Call(Box::new(it))));
+                self.send_now(node, Message::Answer { question, answer });
+            }
+        }
+    }
+
+    pub(crate) fn answer(&mut self, to: NodeId, question: u64, answer: Result<Answer, Problem>) {
+        self.send(
+            to,
+            Message::Answer {
+                question,
+                answer: Box::new(answer),
+            },
+        );
+    }
+
+    pub(crate) fn event(&mut self, kind: &str, subject: String, message: String) {
+        let node = self.measurement.name(self.me);
+        let event = Event {
+            at: self.wall(),
+            node,
+            kind: kind.to_string(),
+            subject,
+            message,
+        };
+        self.outbox.act(Output::Event(event));
+    }
+
+    /// Something that should be impossible, and involves a peer or a disk.
+    pub(crate) fn alarm(&mut self, name: &'static str, detail: String) {
+        self.outbox.act(Output::Alarm { name, detail });
+    }
+
+    pub(crate) fn write(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
+        self.outbox.write(Write {
+            table,
+            key: key.to_vec(),
+            value,
+        });
+    }
+
+    fn write_sealed<T: wire::Serialize>(&mut self, table: Table, key: &[u8], value: &T) {
+        match wire::disk::seal(value) {
+            Ok(sealed) => self.write(table, key, Some(sealed)),
+            Err(error) => self.alarm("disk.encode", error.to_string()),
+        }
+    }
+
+    fn write_node(&mut self) {
+        let Some(facts) = self.measurement.get(self.me) else {
+            return;
+        };
+        let state = NodeState {
+            cloud: self.config.cloud,
+            node: self.me,
+            boot_reserved: self.boot_reserved,
+            name: facts.name.clone(),
+            labels: facts.labels.clone(),
+            availability: match facts.availability {
+                Availability::Leaving => Availability::Open,
+                other @ (Availability::Open | Availability::Draining) => other,
+            },
+        };
+        self.write_sealed(Table::Node, b"node", &state);
+    }
+
+    fn write_statement(&mut self, statement: &Statement) {
+        let mut key = match statement.body {
+            wire::peer::StatementBody::Admission { .. } => b"a".to_vec(),
+            wire::peer::StatementBody::Removal { .. } => b"r".to_vec(),
+        };
+        key.extend_from_slice(&statement.body.subject().0);
+        key.extend_from_slice(&statement.signer);
+        self.write_sealed(Table::Statements, &key, statement);
+    }
+
+    /// Whether another call can be taken.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.waiters.len() + self.scatters.len() + self.effects.len() >= CALLS_MAX
+    }
+
+    pub(crate) fn unreachable_node(&self, node: NodeId) -> Problem {
+        let name = self.measurement.name(node);
+        Problem::new(
+            ProblemCode::Unreachable,
+            alloc::format!("node {name} does not answer"),
+        )
+        .remedy("welkin nodes")
+    }
+}
+
+/// What the disk held.
+#[derive(Debug, Default)]
+struct Restored {
+    node: Option<NodeState>,
+    statements: Vec<Statement>,
+    records: Vec<AppRecord>,
+    objects: Vec<HostedObject>,
+    facts: Vec<NodeFacts>,
+}
+
+impl Restored {
+    fn read(stored: Vec<(Table, Vec<u8>, Vec<u8>)>, damaged: &mut Vec<String>) -> Self {
+        let mut it = Self::default();
+        for (table, key, value) in stored {
+            let read = match table {
+                Table::Node => wire::disk::unseal(&value).map(|node| it.node = Some(node)),
+                Table::Statements => wire::disk::unseal(&value).map(|one| it.statements.push(one)),
+                Table::Records => wire::disk::unseal(&value).map(|one| it.records.push(one)),
+                Table::Objects => wire::disk::unseal(&value).map(|one| it.objects.push(one)),
+                Table::Facts => wire::disk::unseal(&value).map(|one| it.facts.push(one)),
+            };
+            if let Err(error) = read {
+                let key = key
+                    .first_chunk::<4>()
+                    .map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                damaged.push(alloc::format!("{} {key:08x}…: {error}", table.name()));
+            }
+        }
+        it
+    }
+}
+
+fn own_facts(config: &Config, stored: Option<&NodeState>, boot: u32) -> NodeFacts {
+    NodeFacts {
+        node: config.node,
+        version: (u64::from(boot) + 1) << 32,
+        name: stored.map_or_else(|| config.name.clone(), |node| node.name.clone()),
+        program_version: config.program_version.clone(),
+        platform: config.platform.clone(),
+        addresses: config.addresses.clone(),
+        labels: stored.map_or_else(|| config.labels.clone(), |node| node.labels.clone()),
+        availability: stored.map_or(Availability::Open, |node| node.availability),
+        capacity: Capacity {
+            cpu_millis: config.cpu_millis,
+            memory_bytes: config.memory_bytes,
+            ..Capacity::default()
+        },
+    }
+}

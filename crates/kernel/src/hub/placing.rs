@@ -1,0 +1,291 @@
+//! Where objects go: one [`Placing`] a slot, from the first question to the answer of the host.
+//!
+//! ```text
+//! asking ──── two nodes hold the resources ────► choosing ──► launching ──► placed
+//!    │ nobody does                                              │ refused, lost
+//!    ▼                                                          ▼
+//! asking others ──── nobody is left ────► unplaced (looked for again later)
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rand::RngExt;
+use wire::call::{Decision, Problem};
+use wire::id::{AppId, NodeId, ObjectId};
+use wire::peer::{Answer, Ask, Placement};
+use wire::spec::AppSpec;
+
+use super::{Kernel, Task, guarding};
+use crate::limits::DECISIONS_MAX;
+use crate::placement::{self, Candidate, Fit, Offer};
+
+/// A slot on its way to a place.
+#[derive(Debug)]
+pub(crate) struct Placing {
+    app: AppId,
+    index: u32,
+    object: ObjectId,
+    /// Leases that were asked for, by node; an answer is awaited from those in `asked`.
+    leases: BTreeMap<NodeId, u64>,
+    asked: BTreeSet<NodeId>,
+    offers: Vec<Offer>,
+    /// Why nodes that were asked did not take it.
+    refused: BTreeMap<NodeId, String>,
+    reasons: Vec<String>,
+}
+
+impl Kernel {
+    /// Begins to look for a place.
+    pub(super) fn place(&mut self, app: AppId, index: u32) {
+        self.supervision.begin(app, index);
+        let number = self.next_task();
+        let placing = Placing {
+            app,
+            index,
+            object: ObjectId(self.rng.random()),
+            leases: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            offers: Vec::new(),
+            refused: BTreeMap::new(),
+            reasons: Vec::new(),
+        };
+        self.probe(number, placing);
+    }
+
+    fn candidates(&self, app: AppId, refused: &BTreeMap<NodeId, String>) -> Vec<Candidate> {
+        let company = self
+            .directory
+            .get(app)
+            .map(guarding::company)
+            .unwrap_or_default();
+        let candidate = |node: NodeId| {
+            let facts = self.measurement.get(node)?;
+            let has = self.measurement.capacity(node);
+            Some(Candidate {
+                node,
+                name: facts.name.clone(),
+                arch: facts.platform.arch.clone(),
+                os: facts.platform.os.clone(),
+                labels: facts.labels.clone(),
+                availability: facts.availability,
+                cpu_millis: has.cpu_millis,
+                cpu_free_millis: has.cpu_millis.saturating_sub(has.cpu_held_millis),
+                memory_bytes: has.memory_bytes,
+                memory_free_bytes: has.memory_bytes.saturating_sub(has.memory_held_bytes),
+                same_app: company.get(&node).copied().unwrap_or(0),
+                refused: refused.get(&node).cloned(),
+            })
+        };
+        self.reachable().into_iter().filter_map(candidate).collect()
+    }
+
+    /// Asks two nodes that could take it.
+    fn probe(&mut self, number: u64, mut placing: Placing) {
+        let Some(spec) = self.spec_of(placing.app) else {
+            return;
+        };
+        let candidates = self.candidates(placing.app, &placing.refused);
+        let fit = placement::filter(&spec, &candidates);
+        let chosen = placement::probes(&spec, &fit, &candidates, &mut self.rng);
+        if chosen.is_empty() {
+            return self.unplaced(placing, &fit);
+        }
+        placing.reasons.push(alloc::format!(
+            "{} of {} nodes fit{}{}; asked {}",
+            fit.fitting.len(),
+            candidates.len(),
+            if fit.refusals.is_empty() {
+                ""
+            } else {
+                "; not: "
+            },
+            if fit.refusals.is_empty() {
+                String::new()
+            } else {
+                fit.explain()
+            },
+            chosen
+                .iter()
+                .map(|node| self.measurement.name(*node))
+                .collect::<Vec<_>>()
+                .join(" and "),
+        ));
+        let app = placing.app;
+        let asks: Vec<(NodeId, u64)> = chosen
+            .into_iter()
+            .map(|node| (node, self.rng.random()))
+            .collect();
+        placing.leases = asks.iter().copied().collect();
+        placing.asked = asks.iter().map(|(node, _)| *node).collect();
+        placing.offers.clear();
+        self.placings.insert(number, placing);
+        for (node, lease) in asks {
+            let ports = spec.ports.values().copied().collect();
+            let ask = Ask::Reserve {
+                lease,
+                app,
+                resources: spec.resources,
+                ports,
+            };
+            self.ask(node, ask, Task::Reserve(number));
+        }
+    }
+
+    fn spec_of(&self, app: AppId) -> Option<AppSpec> {
+        self.directory.get(app)?.wanted.spec.clone()
+    }
+
+    pub(super) fn offered(&mut self, number: u64, from: NodeId, answer: Result<Answer, Problem>) {
+        let rtt_us = self.measurement.rtt_us(from).unwrap_or(0);
+        let Some(placing) = self.placings.get_mut(&number) else {
+            return;
+        };
+        placing.asked.remove(&from);
+        match answer {
+            Ok(Answer::Reserved {
+                load_per_mille,
+                same_app,
+            }) => {
+                placing.offers.push(Offer {
+                    node: from,
+                    load_per_mille,
+                    same_app,
+                    rtt_us,
+                });
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                placing.refused.insert(from, problem.detail);
+            }
+        }
+        if placing.asked.is_empty()
+            && let Some(placing) = self.placings.remove(&number)
+        {
+            self.choose(number, placing);
+        }
+    }
+
+    /// All that were asked have answered, or will not.
+    fn choose(&mut self, number: u64, mut placing: Placing) {
+        let wanted = self
+            .directory
+            .get(placing.app)
+            .map(|record| record.wanted.clone());
+        let spec = wanted.as_ref().and_then(|wanted| wanted.spec.as_ref());
+        let (Some(wanted), Some(spec)) = (&wanted, spec) else {
+            return self.give_up(&placing);
+        };
+        if wanted.stopped || placing.index >= spec.replicas {
+            return self.give_up(&placing);
+        }
+        let Some(best) = placement::best(spec, &placing.offers) else {
+            return self.probe(number, placing);
+        };
+        for offer in &placing.offers {
+            let name = self.measurement.name(offer.node);
+            let load = f64::from(offer.load_per_mille) / 10.0;
+            let company = offer.same_app;
+            placing.reasons.push(alloc::format!(
+                "{name}: {load:.1} % busy, {company} of the app"
+            ));
+        }
+        let lost: Vec<NodeId> = placing
+            .offers
+            .iter()
+            .map(|it| it.node)
+            .filter(|node| *node != best.node)
+            .collect();
+        for node in lost {
+            if let Some(lease) = placing.leases.get(&node).copied() {
+                self.ask(node, Ask::Release { lease }, Task::Forget);
+            }
+        }
+        let Some(lease) = placing.leases.get(&best.node).copied() else {
+            return;
+        };
+        let object = Placement {
+            object: placing.object,
+            index: placing.index,
+            epoch: 1,
+            wanted: wanted.clone(),
+        };
+        self.placings.insert(number, placing);
+        let ask = Ask::Launch {
+            lease,
+            object: Box::new(object),
+        };
+        self.ask(best.node, ask, Task::Launch(number));
+    }
+
+    /// Nobody wants the place any more.
+    fn give_up(&mut self, placing: &Placing) {
+        for (node, lease) in placing.leases.clone() {
+            self.ask(node, Ask::Release { lease }, Task::Forget);
+        }
+        self.supervision.placed(placing.app, placing.index);
+        self.supervision.touch(placing.app);
+    }
+
+    pub(super) fn launched(&mut self, number: u64, from: NodeId, answer: Result<Answer, Problem>) {
+        let Some(mut placing) = self.placings.remove(&number) else {
+            return;
+        };
+        match answer {
+            Ok(Answer::Object(facts)) if facts.object == placing.object => {
+                let (app, index) = (placing.app, placing.index);
+                let chosen = Some(self.measurement.name(from));
+                self.decide(&placing, chosen);
+                if let Some(record) = self.directory.get_mut(app)
+                    && !record.objects.iter().any(|it| it.object == facts.object)
+                {
+                    record.objects.push(*facts);
+                    record
+                        .objects
+                        .sort_by_key(|it| (it.index, it.created, it.object));
+                }
+                self.supervision.placed(app, index);
+                self.save_record(app);
+            }
+            Ok(_) | Err(_) => {
+                let why = answer
+                    .err()
+                    .map_or_else(String::new, |problem| problem.detail);
+                placing.refused.insert(from, why);
+                // It may have been started all the same; then its host reports it, and the
+                // surplus is retired. A new id keeps the two apart.
+                placing.object = ObjectId(self.rng.random());
+                self.probe(number, placing);
+            }
+        }
+    }
+
+    fn unplaced(&mut self, mut placing: Placing, fit: &Fit) {
+        let why = fit.explain();
+        placing.reasons.push(alloc::format!("no node fits: {why}"));
+        self.decide(&placing, None);
+        let (now, app) = (self.now, placing.app);
+        self.supervision.unplaced(now, app, placing.index, why);
+        self.check_waiters(app);
+    }
+
+    fn decide(&mut self, placing: &Placing, node: Option<String>) {
+        let decision = Decision {
+            index: placing.index,
+            at: self.wall(),
+            node,
+            reasons: placing.reasons.clone(),
+        };
+        let Some(record) = self.directory.get_mut(placing.app) else {
+            return;
+        };
+        let same = |it: &Decision| {
+            it.index == decision.index && it.node.is_none() && decision.node.is_none()
+        };
+        record.decisions.retain(|it| !same(it));
+        record.decisions.insert(0, decision);
+        record.decisions.truncate(DECISIONS_MAX);
+    }
+}

@@ -1,0 +1,568 @@
+//! Who is here: what membership says, what gossip brings, and what this node tells of itself.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rand::RngExt;
+use wire::disk::Table;
+use wire::fact::{Availability, NodeFacts};
+use wire::id::{AppId, NodeId};
+use wire::peer::{BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
+
+use super::Kernel;
+use crate::auth::Learned;
+use crate::directory;
+use crate::limits::FAREWELL_TERM;
+use crate::membership::{Event, Liveness};
+use crate::supervisor::Reach;
+use crate::world::Output;
+
+/// How long a supervisor waits after a node came back, before it places objects: the newest
+/// records come with the node.
+pub(super) const SETTLE: Duration = Duration::from_millis(1500);
+/// How many members hear of a rumor from each that hears it the first time (Demers et al. 1987,
+/// section 1.4); anti-entropy reaches those whom chance leaves out.
+const RUMOR_FANOUT: usize = 4;
+
+impl Kernel {
+    pub(super) fn handle_datagram(&mut self, from: NodeId, bytes: &[u8]) {
+        if self.auth.is_member(from) {
+            self.membership
+                .handle_datagram(self.now, from.short_id(), bytes);
+        }
+    }
+
+    pub(super) fn handle_membership(&mut self, event: Event) {
+        match event {
+            // Before the first batch is durable, this life's boot number may be used again by the
+            // next; membership bears the loss of a datagram.
+            Event::Send { to, bytes } => {
+                if let Some(to) = self.by_short.get(&to)
+                    && self.outbox.has_persisted()
+                {
+                    self.outbox.act(Output::Datagram { to: *to, bytes });
+                }
+            }
+            Event::Up(short) => self.with_member(short, Self::node_up),
+            Event::Unreachable(short) => self.with_member(short, Self::node_unreachable),
+            Event::Gone(short) => self.with_member(short, Self::node_gone),
+            Event::SyncWith(short) => self.with_member(short, Self::start_sync),
+            Event::Left(short) => self.with_member(short, Self::node_left),
+            Event::Reserve { until } => {
+                self.boot_reserved = self.boot_reserved.max(until);
+                self.write_node();
+                self.reserving = Some((self.outbox.next_batch(), until));
+            }
+            Event::Alarm { name, detail } => self.alarm(name, detail),
+        }
+    }
+
+    fn with_member(&mut self, short: u64, what: impl FnOnce(&mut Self, NodeId)) {
+        if let Some(node) = self.by_short.get(&short).copied() {
+            what(self, node);
+        }
+    }
+
+    fn node_up(&mut self, node: NodeId) {
+        let name = self.measurement.name(node);
+        self.event("node.up", name.clone(), alloc::format!("{name} answers"));
+        self.came_up.retain(|_, at| *at + SETTLE > self.now);
+        self.came_up.insert(node, self.now);
+        self.unsettle_apps_of(node);
+        if let Some(mine) = self.measurement.get(self.me).cloned() {
+            let news = News {
+                statements: Vec::new(),
+                facts: [mine].into(),
+            };
+            self.send_now(node, Message::Rumors(news));
+        }
+        // What was told while the node was not up has missed it.
+        let is_mine = self.auth.admitted_by(node) == Some(self.me);
+        if is_mine || self.rng.random_range(0..self.auth.member_count().max(1)) < RUMOR_FANOUT {
+            self.start_sync(node);
+        }
+        self.supervision.retry_now();
+        self.membership_changed(node);
+    }
+
+    fn node_unreachable(&mut self, node: NodeId) {
+        let name = self.measurement.name(node);
+        self.event(
+            "node.unreachable",
+            name.clone(),
+            alloc::format!("{name} does not answer"),
+        );
+        self.node_lost(node);
+    }
+
+    fn node_left(&mut self, node: NodeId) {
+        let name = self.measurement.name(node);
+        self.event(
+            "node.down",
+            name.clone(),
+            alloc::format!("{name} was stopped"),
+        );
+        self.node_lost(node);
+    }
+
+    fn node_lost(&mut self, node: NodeId) {
+        self.waiters.retain(|waiter| {
+            !matches!(waiter.origin, super::Origin::Peer { node: origin, .. } if origin == node)
+        });
+        self.directory.forget_copies_of(node);
+        for task in self.questions.close_all_to(node) {
+            self.handle_silence(node, task);
+        }
+        self.membership_changed(node);
+    }
+
+    fn node_gone(&mut self, node: NodeId) {
+        let name = self.measurement.name(node);
+        let message = alloc::format!("{name} has been away for minutes; its records are copied");
+        self.event("node.gone", name, message);
+        self.membership_changed(node);
+    }
+
+    /// Supervisors and guardians may be others now.
+    fn membership_changed(&mut self, node: NodeId) {
+        self.report_to_new_supervisors(node);
+        self.spread_records();
+        let apps: Vec<_> = self.directory.iter().map(|record| record.app).collect();
+        for app in apps {
+            self.supervision.touch(app);
+        }
+    }
+
+    /// A node has come up: it may keep records that are newer than those here, and it no longer
+    /// hosts all that records say.
+    fn unsettle_apps_of(&mut self, node: NodeId) {
+        let mut hosted = Vec::new();
+        for record in self.directory.iter() {
+            let hosts = record.objects.iter().any(|it| it.node == node);
+            if hosts {
+                hosted.push(record.app);
+            }
+            if hosts || directory::guardians(record.app, self.lasting()).contains(&node) {
+                self.unsettled.insert(record.app, self.now + SETTLE);
+            }
+        }
+        for app in hosted {
+            if self.supervisor_of(app) == self.me {
+                self.confirm(app, node);
+            }
+        }
+    }
+
+    pub(super) fn expire_unsettled(&mut self) {
+        let now = self.now;
+        let over: Vec<AppId> = self
+            .unsettled
+            .extract_if(.., |_, at| *at <= now)
+            .map(|(app, _)| app)
+            .collect();
+        for app in over {
+            self.supervision.touch(app);
+        }
+    }
+
+    /// Whether this node's record of an app, or its lack of one, may be old: a guardian has just
+    /// come up, perhaps this node itself, or has not been heard of yet.
+    pub(crate) fn is_unsettled(&self, app: AppId) -> bool {
+        let is_new = |node: &NodeId| {
+            let came_up = self.came_up.get(node);
+            came_up.is_some_and(|at| *at + SETTLE > self.now) || self.is_unheard(*node)
+        };
+        directory::guardians(app, self.lasting()).iter().any(is_new)
+    }
+
+    /// Whether nothing is known of a member yet, neither good nor bad.
+    pub(crate) fn is_unheard(&self, node: NodeId) -> bool {
+        node != self.me && self.membership.state(node.short_id()) == Liveness::Unheard
+    }
+
+    /// How a node looks from here.
+    pub(crate) fn reach(&self, node: NodeId) -> Reach {
+        if !self.auth.is_member(node) {
+            return Reach::Removed;
+        }
+        if !self.is_reachable(node) {
+            return Reach::Lost;
+        }
+        match self.measurement.availability(node) {
+            Availability::Open => Reach::Open,
+            Availability::Draining | Availability::Leaving => Reach::Draining,
+        }
+    }
+
+    pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
+        node == self.me || self.membership.state(node.short_id()).is_up()
+    }
+
+    /// Members that answer, this node among them.
+    pub(crate) fn reachable(&self) -> Vec<NodeId> {
+        self.auth
+            .members()
+            .filter(|node| self.is_reachable(*node))
+            .collect()
+    }
+
+    /// Members that are not known to be away for good.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.auth.members().filter(|node| {
+            *node == self.me
+                || !matches!(
+                    self.membership.state(node.short_id()),
+                    Liveness::Gone { .. }
+                )
+        })
+    }
+
+    pub(super) fn handle_message(&mut self, from: NodeId, bytes: &[u8]) {
+        if !self.auth.is_member(from) {
+            return;
+        }
+        match wire::decode(bytes, MESSAGE_BYTES_MAX) {
+            Ok(message) => self.handle_decoded(from, message),
+            Err(error) => {
+                let name = self.measurement.name(from);
+                self.alarm("peer.message", alloc::format!("from {name}: {error}"));
+            }
+        }
+    }
+
+    pub(super) fn handle_decoded(&mut self, from: NodeId, message: Message) {
+        match message {
+            Message::Rumors(news) => self.learn(from, news),
+            Message::SyncHello {
+                members,
+                statements,
+                facts,
+                estranged: _,
+            } => {
+                let same = members == self.membership.members_hash()
+                    && (statements, facts) == self.news_hashes();
+                if !same {
+                    let members = self.membership.bucket_hashes();
+                    let news = self.news_buckets();
+                    self.send_now(from, Message::SyncBuckets { members, news });
+                }
+            }
+            Message::SyncBuckets { members, news } => {
+                let differ = differing(&members, &self.membership.bucket_hashes())
+                    | differing(&news, &self.news_buckets());
+                self.send_items(from, differ, differ);
+            }
+            Message::SyncItems {
+                members,
+                news,
+                wanted,
+                estranged,
+            } => {
+                // Our own view of the sender must be read before the merge changes it.
+                let mine = self.membership.is_estranged(from.short_id());
+                if wanted != 0 {
+                    self.send_items(from, wanted, 0);
+                }
+                self.learn(from, news);
+                self.membership
+                    .merge(self.now, from.short_id(), &members, estranged || mine);
+            }
+            Message::Ask { question, ask } => self.handle_ask(from, question, *ask),
+            Message::Answer { question, answer } => {
+                if let Some(task) = self.questions.close(question, from) {
+                    self.handle_answer(from, task, *answer);
+                }
+            }
+            Message::Abandon { question } => {
+                self.abandon(super::Origin::Peer {
+                    node: from,
+                    question,
+                });
+            }
+            Message::Reports(reports) => self.handle_reports(from, reports),
+        }
+    }
+
+    pub(super) fn handle_undelivered(&mut self, to: NodeId, bytes: &[u8]) {
+        let message = wire::decode::<Message>(bytes, MESSAGE_BYTES_MAX);
+        if let Ok(Message::Ask { question, .. }) = message
+            && let Some(task) = self.questions.close(question, to)
+        {
+            self.handle_silence(to, task);
+        }
+        self.membership.doubt(self.now, to.short_id());
+    }
+
+    fn start_sync(&mut self, node: NodeId) {
+        let (statements, facts) = self.news_hashes();
+        let hello = Message::SyncHello {
+            members: self.membership.members_hash(),
+            statements,
+            facts,
+            estranged: self.membership.is_estranged(node.short_id()),
+        };
+        self.send_now(node, hello);
+    }
+
+    fn send_items(&mut self, to: NodeId, buckets: u64, wanted: u64) {
+        let estranged = self.membership.is_estranged(to.short_id());
+        let members = self.membership.items(buckets);
+        let is_in = |node: NodeId| buckets & (1 << bucket(node)) != 0;
+        let statements = self
+            .auth
+            .statements()
+            .filter(|it| is_in(it.body.subject()))
+            .cloned()
+            .collect();
+        let facts = self
+            .measurement
+            .iter()
+            .filter(|it| is_in(it.node))
+            .cloned()
+            .collect();
+        let news = News { statements, facts };
+        self.send(
+            to,
+            Message::SyncItems {
+                members,
+                news,
+                wanted,
+                estranged,
+            },
+        );
+    }
+
+    fn news_hashes(&self) -> (u64, u64) {
+        let statements = self
+            .auth
+            .statements()
+            .fold(0, |sum, it| sum ^ statement_hash(it));
+        let facts = self
+            .measurement
+            .iter()
+            .fold(0, |sum, it| sum ^ facts_hash(it));
+        (statements, facts)
+    }
+
+    fn news_buckets(&self) -> Vec<u64> {
+        let mut buckets = alloc::vec![0; BUCKETS];
+        let statements = self
+            .auth
+            .statements()
+            .map(|it| (bucket(it.body.subject()), statement_hash(it)));
+        let facts = self
+            .measurement
+            .iter()
+            .map(|it| (bucket(it.node), facts_hash(it)));
+        for (bucket, hash) in statements.chain(facts) {
+            if let Some(sum) = buckets.get_mut(bucket) {
+                *sum ^= hash;
+            }
+        }
+        buckets
+    }
+
+    /// Takes in news, and tells on what is new.
+    fn learn(&mut self, from: NodeId, news: News) {
+        let mut fresh = News::default();
+        for statement in news.statements {
+            if self.learn_statement(&statement) {
+                fresh.statements.push(statement);
+            }
+        }
+        for facts in news.facts {
+            if facts.node == self.me {
+                self.outdo(facts.version);
+            } else if self.learn_facts(&facts) {
+                fresh.facts.push(facts);
+            }
+        }
+        if fresh != News::default() {
+            self.spread(&fresh, Some(from));
+        }
+    }
+
+    /// Says something newer than what others think this node has said.
+    fn outdo(&mut self, version: u64) {
+        if self.measurement.note_claim(version) {
+            self.tell_facts(|_| {});
+        }
+    }
+
+    /// Takes in a statement; `true` when it is new.
+    pub(super) fn learn_statement(&mut self, statement: &Statement) -> bool {
+        let before: Vec<NodeId> = self.auth.members().collect();
+        match self.auth.learn(statement) {
+            Learned::Known => return false,
+            Learned::Refused(why) => {
+                let subject = statement.body.subject().short();
+                self.alarm(
+                    "statement.refused",
+                    alloc::format!("about {subject}: {why}"),
+                );
+                return false;
+            }
+            Learned::New => {}
+        }
+        self.write_statement(statement);
+        for node in before {
+            if !self.auth.is_member(node) {
+                self.node_removed(node);
+            }
+        }
+        let members: Vec<NodeId> = self.auth.members().collect();
+        for node in members {
+            if self.by_short.insert(node.short_id(), node).is_none() && node != self.me {
+                self.membership.admit(self.now, node.short_id());
+                self.event("node.admitted", node.short(), "belongs to the cloud".into());
+                self.tell_peer(node);
+            }
+        }
+        true
+    }
+
+    fn node_removed(&mut self, node: NodeId) {
+        let name = self.measurement.name(node);
+        self.event(
+            "node.removed",
+            name,
+            "does not belong to the cloud any more".into(),
+        );
+        if node == self.me {
+            self.removed_here();
+            return;
+        }
+        self.membership.expel(self.now, node.short_id());
+        self.by_short.remove(&node.short_id());
+        self.measurement.forget(node);
+        self.write(Table::Facts, &node.0, None);
+        self.directory.forget_copies_of(node);
+        // It is told before its links are closed: a node that does not know that it was removed
+        // would take all others for lost.
+        self.farewells.push((self.now + FAREWELL_TERM, node));
+        let statements = self.auth.statements();
+        let about = statements
+            .filter(|it| it.body.subject() == node)
+            .cloned()
+            .collect();
+        let news = News {
+            statements: about,
+            facts: Vec::new(),
+        };
+        self.send(node, Message::Rumors(news));
+        for task in self.questions.close_all_to(node) {
+            self.handle_silence(node, task);
+        }
+        self.membership_changed(node);
+    }
+
+    /// Closes the links of nodes that have had time to learn of their removal.
+    pub(super) fn expire_farewells(&mut self) {
+        while let Some((_, node)) = self.farewells.first().filter(|(at, _)| *at <= self.now) {
+            // Not before what it is told of its removal.
+            self.outbox.say(Output::Expel { node: *node });
+            self.farewells.remove(0);
+        }
+    }
+
+    /// Takes in facts of another node; `true` when they are new.
+    pub(super) fn learn_facts(&mut self, facts: &NodeFacts) -> bool {
+        if self.auth.is_removed(facts.node) {
+            return false;
+        }
+        let before = self.measurement.get(facts.node).cloned();
+        if !self.measurement.learn(facts) {
+            return false;
+        }
+        let old = before.as_ref();
+        if old.is_none_or(|old| old.addresses != facts.addresses) {
+            self.write_sealed(Table::Facts, &facts.node.0, facts);
+            self.tell_peer(facts.node);
+        }
+        if old.is_some_and(|old| old.availability != facts.availability) {
+            self.supervision.retry_now();
+            self.membership_changed(facts.node);
+        }
+        true
+    }
+
+    fn tell_peer(&mut self, node: NodeId) {
+        if !self.auth.is_member(node) || node == self.me {
+            return;
+        }
+        let addresses = self
+            .measurement
+            .get(node)
+            .map_or_else(Vec::new, |facts| facts.addresses.clone());
+        self.outbox.act(Output::Peer { node, addresses });
+    }
+
+    /// Lets a few members, chosen by chance, know.
+    pub(super) fn spread(&mut self, news: &News, except: Option<NodeId>) {
+        let mut others: Vec<NodeId> = self.reachable();
+        others.retain(|node| *node != self.me && Some(*node) != except);
+        for _ in 0..RUMOR_FANOUT {
+            if others.is_empty() {
+                return;
+            }
+            let chosen = others.swap_remove(self.rng.random_range(0..others.len()));
+            self.send(chosen, Message::Rumors(news.clone()));
+        }
+    }
+
+    /// Changes what this node is and tells everybody.
+    pub(crate) fn tell_facts(&mut self, edit: impl FnOnce(&mut NodeFacts)) {
+        let facts = self.measurement.change(self.now, edit);
+        self.write_node();
+        self.spread(
+            &News {
+                statements: Vec::new(),
+                facts: [facts].into(),
+            },
+            None,
+        );
+    }
+
+    /// Tells what this node uses, when that is worth it.
+    pub(super) fn tell_usage(&mut self) {
+        let (cpu, memory) = (
+            self.ledger.cpu_held_millis(),
+            self.ledger.memory_held_bytes(),
+        );
+        self.measurement
+            .note_held(cpu, memory, self.ledger.object_count());
+        if self.measurement.is_changed() && self.measurement.tell_after() <= self.now {
+            let facts = self.measurement.change(self.now, |_| {});
+            self.spread(
+                &News {
+                    statements: Vec::new(),
+                    facts: [facts].into(),
+                },
+                None,
+            );
+        }
+    }
+}
+
+fn bucket(node: NodeId) -> usize {
+    usize::try_from(node.short_id() % 64).unwrap_or(0)
+}
+
+const _: () = assert!(BUCKETS == 64, "a mask of buckets is one u64");
+
+fn differing(theirs: &[u64], mine: &[u64]) -> u64 {
+    let pairs = theirs.iter().zip(mine).take(BUCKETS);
+    pairs.enumerate().fold(
+        0,
+        |mask, (i, (a, b))| if a == b { mask } else { mask | 1 << i },
+    )
+}
+
+fn statement_hash(statement: &Statement) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = statement.signature.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn facts_hash(facts: &NodeFacts) -> u64 {
+    (facts.node.short_id() ^ facts.version.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

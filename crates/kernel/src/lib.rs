@@ -1,0 +1,37 @@
+//! The kernel of Welkin: one state machine, made of the kernel processes, that every node runs.
+//!
+//! What it is not: it does no IO, reads no clock, makes no randomness of its own, and knows
+//! neither HTTP nor JSON. A world ([`world`]) drives it:
+//!
+//! ```text
+//! loop {
+//!     kernel.handle(now, input)          what happened
+//!     while let Some(output) = kernel.poll_output() { carry it out }
+//!     sleep until kernel.poll_timeout() or the next input; then kernel.handle_timeout(now)
+//! }
+//! ```
+//!
+//! Inside, the shape is a star: the kernel processes ([`auth`], [`membership`], [`measurement`],
+//! [`directory`], [`placement`], [`lease`], [`objects`], [`supervisor`]) never name each other;
+//! only the hub and the [`calls`] see two at once.
+#![no_std]
+
+extern crate alloc;
+
+mod auth;
+mod calls;
+mod directory;
+mod hub;
+pub mod instant;
+mod lease;
+pub mod limits;
+mod measurement;
+mod membership;
+mod objects;
+mod outbox;
+mod placement;
+mod questions;
+mod supervisor;
+pub mod world;
+
+pub use hub::Kernel;

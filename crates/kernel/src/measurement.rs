@@ -1,0 +1,216 @@
+//! Measurement: what this node knows of itself and of the others.
+//!
+//! What it is not: it decides nothing from what it knows. Facts of other nodes are hearsay: the
+//! newest that their owner said and that reached this node.
+//!
+//! A node tells of changes in what it is (name, labels, addresses, availability) at once, and of
+//! changes in what it uses only when they are large enough to matter to placement, so that an idle
+//! cloud is silent.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use wire::fact::{ADDRESSES_MAX, Availability, Capacity, LABELS_MAX, Load, NodeFacts};
+use wire::id::NodeId;
+
+use crate::instant::Instant;
+use crate::limits::NODES_MAX;
+
+/// A change in what is used is told when it is larger than this part of what exists.
+const CHANGE_PER_CENT: u64 = 10;
+/// Changes in what is used are told at most this often.
+const TELL_PERIOD: Duration = Duration::from_secs(2);
+/// Weight of the newest round-trip time, as a power of two (RFC 6298 section 2 uses the same).
+const RTT_SHIFT: u32 = 3;
+
+/// What is known of the nodes of the cloud.
+#[derive(Debug)]
+pub(crate) struct Measurement {
+    me: NodeId,
+    facts: BTreeMap<NodeId, NodeFacts>,
+    /// Smoothed, in microseconds.
+    rtt_us: BTreeMap<NodeId, u64>,
+    /// What was last told of this node.
+    told: Capacity,
+    told_at: Instant,
+    /// Of this node, as it is now.
+    now: Capacity,
+}
+
+impl Measurement {
+    pub(crate) fn new(facts: NodeFacts) -> Self {
+        let (me, capacity) = (facts.node, facts.capacity);
+        Self {
+            me,
+            facts: BTreeMap::from([(me, facts)]),
+            rtt_us: BTreeMap::new(),
+            told: capacity,
+            told_at: Instant::default(),
+            now: capacity,
+        }
+    }
+
+    pub(crate) fn get(&self, node: NodeId) -> Option<&NodeFacts> {
+        self.facts.get(&node)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.facts.values()
+    }
+
+    /// The name people use, or the short id of a node that has not told one.
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.facts
+            .get(&node)
+            .map_or_else(|| node.short(), |facts| facts.name.clone())
+    }
+
+    pub(crate) fn rtt_us(&self, node: NodeId) -> Option<u64> {
+        if node == self.me {
+            Some(0)
+        } else {
+            self.rtt_us.get(&node).copied()
+        }
+    }
+
+    pub(crate) fn availability(&self, node: NodeId) -> Availability {
+        self.facts
+            .get(&node)
+            .map_or(Availability::Open, |facts| facts.availability)
+    }
+
+    /// Everybody's newest capacity; this node's own as it is now.
+    pub(crate) fn capacity(&self, node: NodeId) -> Capacity {
+        if node == self.me {
+            return self.now;
+        }
+        self.facts
+            .get(&node)
+            .map_or_else(Capacity::default, |facts| facts.capacity)
+    }
+
+    /// Takes in what a peer says a node said; `true` when it is news.
+    pub(crate) fn learn(&mut self, facts: &NodeFacts) -> bool {
+        let is_newer = self
+            .facts
+            .get(&facts.node)
+            .is_none_or(|old| facts.version > old.version);
+        let fits = facts.addresses.len() <= ADDRESSES_MAX && facts.labels.len() <= LABELS_MAX;
+        let has_room = self.facts.len() < NODES_MAX || self.facts.contains_key(&facts.node);
+        if facts.node == self.me || !is_newer || !fits || !has_room {
+            return false;
+        }
+        self.facts.insert(facts.node, facts.clone());
+        true
+    }
+
+    /// The largest version that anybody claims this node has said; `true` when this node never said
+    /// it and must say something newer: its disk was set back, or somebody lies.
+    pub(crate) fn note_claim(&mut self, version: u64) -> bool {
+        let Some(mine) = self.facts.get_mut(&self.me) else {
+            return false;
+        };
+        let is_beyond = version > mine.version;
+        mine.version = mine.version.max(version);
+        is_beyond
+    }
+
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.facts.remove(&node);
+        self.rtt_us.remove(&node);
+    }
+
+    pub(crate) fn note_round_trip(&mut self, node: NodeId, rtt_us: u64) {
+        let smoothed = self.rtt_us.entry(node).or_insert(rtt_us);
+        *smoothed = *smoothed - (*smoothed >> RTT_SHIFT) + (rtt_us >> RTT_SHIFT);
+    }
+
+    /// Changes what this node is; the facts to be told at once.
+    pub(crate) fn change(&mut self, now: Instant, edit: impl FnOnce(&mut NodeFacts)) -> NodeFacts {
+        let capacity = self.now;
+        let mine = self.facts.entry(self.me).and_modify(|facts| {
+            edit(facts);
+            facts.version += 1;
+            facts.capacity = capacity;
+        });
+        let facts = mine
+            .or_insert_with(|| unreachable!("a node always knows itself"))
+            .clone();
+        self.told = capacity;
+        self.told_at = now;
+        facts
+    }
+
+    /// What this node promised and hosts.
+    pub(crate) fn note_held(&mut self, cpu_millis: u32, memory_bytes: u64, objects: usize) {
+        self.now.cpu_held_millis = cpu_millis;
+        self.now.memory_held_bytes = memory_bytes;
+        self.now.objects = u32::try_from(objects).unwrap_or(u32::MAX);
+    }
+
+    pub(crate) fn note_load(&mut self, load: Load) {
+        self.now.cpu_used_millis = load.cpu_used_millis;
+        self.now.memory_used_bytes = load.memory_used_bytes;
+    }
+
+    /// Whether what this node uses differs enough from what others know.
+    pub(crate) fn is_changed(&self) -> bool {
+        let far = |a: u64, b: u64, whole: u64| a.abs_diff(b) * 100 > whole * CHANGE_PER_CENT;
+        let (told, is) = (&self.told, &self.now);
+        told.objects.abs_diff(is.objects) * 10 > told.objects
+            || far(
+                told.cpu_held_millis.into(),
+                is.cpu_held_millis.into(),
+                is.cpu_millis.into(),
+            )
+            || far(
+                told.cpu_used_millis.into(),
+                is.cpu_used_millis.into(),
+                is.cpu_millis.into(),
+            )
+            || far(
+                told.memory_held_bytes,
+                is.memory_held_bytes,
+                is.memory_bytes,
+            )
+            || far(
+                told.memory_used_bytes,
+                is.memory_used_bytes,
+                is.memory_bytes,
+            )
+    }
+
+    /// The next time at which it may be told.
+    pub(crate) fn tell_after(&self) -> Instant {
+        self.told_at + TELL_PERIOD
+    }
+
+    /// How busy this node is, in thousandths: the larger of what is promised and what is used.
+    pub(crate) fn load_per_mille(&self) -> u32 {
+        let part =
+            |used: u64, whole: u64| used.saturating_mul(1000).checked_div(whole).unwrap_or(0);
+        let is = &self.now;
+        let cpu = part(
+            is.cpu_held_millis.max(is.cpu_used_millis).into(),
+            is.cpu_millis.into(),
+        );
+        let memory = part(
+            is.memory_held_bytes.max(is.memory_used_bytes),
+            is.memory_bytes,
+        );
+        u32::try_from(cpu.max(memory)).unwrap_or(u32::MAX)
+    }
+
+    /// Names that more than one node has.
+    pub(crate) fn twins(&self) -> BTreeSet<String> {
+        let mut seen = BTreeSet::new();
+        let doubled = |facts: &&NodeFacts| !seen.insert(facts.name.clone());
+        let doubled: Vec<&NodeFacts> = self.facts.values().filter(doubled).collect();
+        doubled
+            .into_iter()
+            .map(|facts| facts.name.clone())
+            .collect()
+    }
+}

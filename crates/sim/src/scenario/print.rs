@@ -1,0 +1,169 @@
+//! Answers and events as lines of a transcript: names, never ids, so that they can be read.
+
+use std::collections::BTreeMap;
+
+use wire::call::{Problem, Response};
+use wire::fact::ObjectFacts;
+use wire::id::NodeId;
+
+use crate::journal::Entry;
+use crate::world::World;
+
+/// Why a call was refused.
+pub(super) fn problem(problem: Option<&Problem>) -> String {
+    problem.map_or_else(|| "no answer".to_string(), |it| format!("refused: {it}"))
+}
+
+/// What somebody said. `objects` knows which object an id means.
+pub(super) fn event(entry: &Entry, objects: &BTreeMap<String, String>) -> String {
+    let kind = &entry.kind;
+    let subject = objects.get(&entry.subject).unwrap_or(&entry.subject);
+    // The message of an object begins with its id.
+    let id = entry.message.split(' ').next().unwrap_or_default();
+    let why = match entry.message.strip_prefix(id) {
+        Some(why) if kind.starts_with("object.") && kind != "object.retired" => why.trim(),
+        _ if kind.starts_with("node.") => "",
+        _ => &entry.message,
+    };
+    if why.is_empty() {
+        format!("{kind} {subject}")
+    } else {
+        format!("{kind} {subject}, {why}")
+    }
+}
+
+/// What a call was answered.
+pub(super) fn response(world: &World, response: &Response) -> Vec<String> {
+    match response {
+        Response::Run(it) | Response::StartApp(it) | Response::Scale(it) => {
+            vec![done(&places(world, &it.objects))]
+        }
+        Response::AppList(it) => app_list(world, it),
+        Response::NodeList(it) => it
+            .nodes
+            .iter()
+            .map(|it| {
+                format!(
+                    "{} is {}",
+                    it.name,
+                    format!("{:?}", it.state).to_lowercase()
+                )
+            })
+            .collect(),
+        Response::Inspect(it) => inspection(world, it),
+        Response::Locate(it) => vec![places(world, &it.objects)],
+        Response::StopApp(it) | Response::Kill(it) | Response::Remove(it) => {
+            vec![format!("done: {} objects", it.objects.len())]
+        }
+        Response::Wait(it) => it
+            .exits
+            .iter()
+            .map(|it| format!("{} ended: {:?}", it.index, it.exit.reason))
+            .collect(),
+        Response::Explain(it) => explanation(it),
+        Response::Resolve(it) => {
+            let line = |it: &wire::call::Endpoint| {
+                let ports: Vec<String> = it
+                    .ports
+                    .iter()
+                    .map(|(name, port)| format!("{name} {port}"))
+                    .collect();
+                let line = format!("{} at {} {}", it.index, it.address, ports.join(" "));
+                line.trim_end().to_string()
+            };
+            it.endpoints.iter().map(line).collect()
+        }
+        Response::CloudInfo(it) => vec![format!("{} of {} nodes are up", it.nodes_up, it.nodes)],
+        Response::NodeDrain(it)
+        | Response::NodeResume(it)
+        | Response::NodeLabel(it)
+        | Response::NodeRemove(it)
+        | Response::NodeDown(it) => {
+            vec![format!("done: {} is {:?}", it.name, it.state).to_lowercase()]
+        }
+        Response::Doctor(it) => it
+            .findings
+            .iter()
+            .map(|it| {
+                let severity = format!("{:?}", it.severity).to_lowercase();
+                format!("{severity}: {}", it.summary)
+            })
+            .collect(),
+        Response::Invite(_) | Response::NodeInspect(_) | Response::Stats(_) => {
+            vec!["done".to_string()]
+        }
+    }
+}
+
+fn done(what: &str) -> String {
+    if what.is_empty() {
+        "done".to_string()
+    } else {
+        format!("done: {what}")
+    }
+}
+
+fn name(world: &World, node: NodeId) -> String {
+    let machine = world.machine_of(node);
+    machine.map_or_else(|| node.short(), |it| world.name(it).to_string())
+}
+
+fn places(world: &World, objects: &[ObjectFacts]) -> String {
+    let place = |it: &ObjectFacts| {
+        let (app, index, on) = (&it.app_name, it.index, name(world, it.node));
+        format!("{app}/{index} on {on}")
+    };
+    let places: Vec<String> = objects.iter().map(place).collect();
+    places.join(", ")
+}
+
+fn app_list(world: &World, list: &wire::call::Apps) -> Vec<String> {
+    let mut lines = Vec::new();
+    for app in &list.apps {
+        let trouble = app.trouble.as_ref();
+        let trouble = trouble.map_or(String::new(), |why| format!(", {why}"));
+        let (running, wanted) = (app.running, app.wanted);
+        lines.push(format!("{} runs {running} of {wanted}{trouble}", app.name));
+    }
+    for it in &list.objects {
+        let (app, index, phase) = (&it.app_name, it.index, it.phase.word());
+        let restarts = match it.restarts {
+            0 => String::new(),
+            1 => ", restarted once".to_string(),
+            times => format!(", restarted {times} times"),
+        };
+        let on = name(world, it.node);
+        lines.push(format!("{app}/{index} is {phase} on {on}{restarts}"));
+    }
+    if !list.unanswered.is_empty() {
+        lines.push(format!("no answer from {}", list.unanswered.join(" ")));
+    }
+    if lines.is_empty() {
+        lines.push("nothing".to_string());
+    }
+    lines
+}
+
+fn inspection(world: &World, it: &wire::call::Inspection) -> Vec<String> {
+    let stopped = if it.stopped { ", stopped" } else { "" };
+    let mut lines = vec![
+        format!("{} x{}{stopped}", it.spec.name, it.spec.replicas),
+        format!("kept by {}", it.guardians.join(" ")),
+    ];
+    if !it.objects.is_empty() {
+        lines.push(places(world, &it.objects));
+    }
+    lines.extend(it.trouble.clone());
+    lines
+}
+
+fn explanation(it: &wire::call::Explanation) -> Vec<String> {
+    let mut lines = vec![format!("supervised by {}", it.supervisor)];
+    for decision in &it.decisions {
+        let node = decision.node.as_deref().unwrap_or("nowhere");
+        lines.push(format!("{}/{} on {node}", it.name, decision.index));
+        lines.extend(decision.reasons.iter().map(|reason| format!("  {reason}")));
+    }
+    lines.extend(it.trouble.clone());
+    lines
+}

@@ -1,0 +1,188 @@
+//! One machine of the world: its keys, its disk, its programs, and the kernel that lives on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ed25519_dalek::{Signer, SigningKey};
+use kernel::Kernel;
+use kernel::instant::Instant;
+use kernel::world::{Config, Input};
+use wire::fact::{NodeFacts, Platform};
+use wire::id::{CloudId, NodeId, UnixMillis};
+use wire::peer::{Signature, Statement};
+
+use crate::disk::Disk;
+use crate::driver::Driver;
+
+/// What a machine is made of.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// The name that it asks for.
+    pub name: String,
+    /// Where it is: an index into the places of the [`crate::latency::Matrix`].
+    pub place: usize,
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// What `uname -m` says.
+    pub arch: String,
+    /// Labels that it begins with.
+    pub labels: BTreeMap<String, String>,
+    /// How far its wall clock is ahead, or behind when negative.
+    pub wall_ahead_ms: i64,
+}
+
+impl Hardware {
+    /// Four cores and eight GiB, at the first place.
+    #[must_use]
+    pub fn ordinary(name: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            place: 0,
+            cpu_millis: 4000,
+            memory_bytes: 8 << 30,
+            arch: "x86_64".to_string(),
+            labels: BTreeMap::new(),
+            wall_ahead_ms: 0,
+        }
+    }
+}
+
+/// Why a machine has no kernel now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Off {
+    /// It belongs to no cloud yet.
+    New,
+    /// It was stopped by `node/down`.
+    Stopped,
+    /// Its daemon was killed; its programs go on.
+    DaemonKilled,
+    /// It lost its power.
+    Crashed,
+}
+
+/// What a machine was given when it came into its cloud; its disk keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    pub(crate) cloud: CloudId,
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) statements: Vec<Statement>,
+    pub(crate) facts: Vec<NodeFacts>,
+}
+
+/// When a machine is to lose its power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A batch has been given to the disk and is not durable.
+    BeforeDurable,
+    /// A batch is durable and the kernel does not know.
+    AfterDurable,
+    /// Something was just said: a reply, a message, an answer to a joiner.
+    AfterSaying,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) hardware: Hardware,
+    key: SigningKey,
+    pub(crate) node: NodeId,
+    pub(crate) admission: Option<Admission>,
+    pub(crate) disk: Disk,
+    pub(crate) driver: Driver,
+    pub(crate) kernel: Option<Kernel>,
+    pub(crate) off: Off,
+    /// Counts the kernels that lived here.
+    pub(crate) life: u64,
+    pub(crate) since: Instant,
+    /// When the kernel is to be woken.
+    pub(crate) wake_at: Option<Instant>,
+    /// Members that may be linked, and whether an address of theirs is known.
+    pub(crate) peers: BTreeMap<NodeId, bool>,
+    /// Nodes that this life was told to expel.
+    pub(crate) expelled: BTreeSet<NodeId>,
+    /// Inputs that wait until it thaws.
+    pub(crate) held: Vec<Input>,
+    pub(crate) frozen: bool,
+    /// How late it notices everything.
+    pub(crate) lag: Duration,
+    /// When it will have noticed all that has come.
+    pub(crate) fed_until: Instant,
+    /// Crash when this happens for the so-many-th time from now.
+    pub(crate) doom: Option<(Moment, u32)>,
+    /// Timeouts at one moment, in a row.
+    pub(crate) spins: u32,
+}
+
+impl Machine {
+    pub(crate) fn new(now: Instant, hardware: Hardware, secret: [u8; 32]) -> Self {
+        let key = SigningKey::from_bytes(&secret);
+        let node = NodeId(key.verifying_key().to_bytes());
+        Self {
+            hardware,
+            key,
+            node,
+            admission: None,
+            disk: Disk::default(),
+            driver: Driver::default(),
+            kernel: None,
+            off: Off::New,
+            life: 0,
+            since: now,
+            wake_at: None,
+            peers: BTreeMap::new(),
+            expelled: BTreeSet::new(),
+            held: Vec::new(),
+            frozen: false,
+            lag: Duration::ZERO,
+            fed_until: now,
+            doom: None,
+            spins: 0,
+        }
+    }
+
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Signature {
+        Signature(self.key.sign(bytes).to_bytes())
+    }
+
+    /// What its wall clock shows.
+    pub(crate) fn wall(&self, wall: UnixMillis) -> UnixMillis {
+        UnixMillis(wall.0.saturating_add_signed(self.hardware.wall_ahead_ms))
+    }
+
+    /// What the next kernel is told at birth.
+    pub(crate) fn config(
+        &self,
+        wall: UnixMillis,
+        seed: [u8; 32],
+        address: String,
+    ) -> Option<Config> {
+        let admission = self.admission.as_ref()?;
+        let is_first = !self.disk.is_used();
+        let told = is_first.then_some(admission);
+        Some(Config {
+            node: self.node,
+            cloud: admission.cloud,
+            name: admission.name.clone(),
+            labels: admission.labels.clone(),
+            program_version: "0.1.0".to_string(),
+            platform: Platform {
+                os: "linux".to_string(),
+                arch: self.hardware.arch.clone(),
+                kernel: "6.12.0".to_string(),
+            },
+            addresses: vec![address],
+            cpu_millis: self.hardware.cpu_millis,
+            memory_bytes: self.hardware.memory_bytes,
+            hidden_directories: vec!["/var/lib/welkin".to_string()],
+            wall: self.wall(wall),
+            seed,
+            statements: told.map(|it| it.statements.clone()).unwrap_or_default(),
+            facts: told.map(|it| it.facts.clone()).unwrap_or_default(),
+            stored: self.disk.rows(),
+            survivors: self.driver.survivors(),
+        })
+    }
+}

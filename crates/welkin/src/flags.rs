@@ -1,0 +1,202 @@
+//! Flags that several verbs have, each defined once.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::completion;
+use crate::parse;
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// State directory of the node to talk to.
+    #[arg(
+        long,
+        global = true,
+        env = "WELKIN_STATE_DIR",
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        hide_env = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Aligned columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Names only.
+    Name,
+}
+
+/// Flags of verbs that list or describe.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Output {
+    /// How to show the answer.
+    #[arg(short = 'o', long = "output", value_enum, value_name = "FORM")]
+    form: Option<Form>,
+    /// Show each item by a template, such as '{{.name}}: {{json .labels}}'.
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "form")]
+    format: Option<String>,
+    /// Show ids only.
+    #[arg(short, long, conflicts_with_all = ["form", "format"])]
+    pub(crate) quiet: bool,
+    /// Leave the headers out.
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+impl Output {
+    /// The form that was asked for; `--format json` means what `-o json` does.
+    pub(crate) fn form(&self) -> Form {
+        let word = self.format.as_deref();
+        let named = word.and_then(|word| Form::from_str(word, true).ok());
+        self.form.or(named).unwrap_or(Form::Table)
+    }
+
+    /// The template that was asked for.
+    pub(crate) fn template(&self) -> Option<&str> {
+        let word = self.format.as_deref()?;
+        Form::from_str(word, true).is_err().then_some(word)
+    }
+
+    /// Whether what is printed is meant for a program.
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.quiet || self.template().is_some() || matches!(self.form(), Form::Json | Form::Yaml)
+    }
+
+    /// For tests: a form without anything else.
+    #[cfg(test)]
+    pub(crate) fn of(form: Form) -> Self {
+        Self {
+            form: Some(form),
+            ..Self::default()
+        }
+    }
+
+    /// For tests: ids only, or no headers.
+    #[cfg(test)]
+    pub(crate) fn bare(quiet: bool, no_headers: bool) -> Self {
+        Self {
+            quiet,
+            no_headers,
+            ..Self::default()
+        }
+    }
+
+    /// For tests: a template.
+    #[cfg(test)]
+    pub(crate) fn by_template(template: &str) -> Self {
+        Self {
+            format: Some(template.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Names of apps or objects.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Targets {
+    /// Apps, objects (app/index), or beginnings of object ids.
+    #[arg(
+        required = true,
+        value_name = "TARGET",
+        add = ArgValueCompleter::new(completion::targets)
+    )]
+    pub(crate) targets: Vec<String>,
+}
+
+/// The name of one app or object.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// An app, an object (app/index), or the beginning of an object's id.
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(completion::targets))]
+    pub(crate) target: String,
+}
+
+/// The name of one node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Node {
+    /// A node's name, or the beginning of its id.
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(completion::nodes))]
+    pub(crate) node: String,
+}
+
+/// What makes a node: flags of `up` and `join`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Founding {
+    /// Address to listen on for other nodes; may be given more than once.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Name of this node; the machine's host name when absent.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Label of this node, for constraints; may be given more than once.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::key_value)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Stay in the foreground, as a service manager wants it.
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Become a daemon: leave the session of whoever called.
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) detached: bool,
+}
+
+/// Terminal and input: flags of `run` and `exec`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Interaction {
+    /// Pass standard input on to the program.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the program a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+}
+
+/// What a program is given: flags of `run` and `exec`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Surroundings {
+    /// Environment variable; KEY alone passes on the one of this shell.
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = parse::environment)]
+    pub(crate) environment: Vec<(String, String)>,
+    /// Working directory inside the object.
+    #[arg(short, long = "workdir", value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// User to run as: a name, UID or UID:GID.
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+}
+
+impl Surroundings {
+    /// The program with these surroundings.
+    pub(crate) fn program(
+        &self,
+        arguments: &[String],
+        interaction: Interaction,
+    ) -> wire::spec::Program {
+        let mut environment: std::collections::BTreeMap<_, _> =
+            self.environment.iter().cloned().collect();
+        if interaction.tty {
+            let kind = std::env::var("TERM").unwrap_or_else(|_unset| "xterm".to_owned());
+            environment.entry("TERM".to_owned()).or_insert(kind);
+        }
+        wire::spec::Program {
+            arguments: arguments.to_vec(),
+            environment,
+            directory: self.workdir.clone(),
+            user: self.user.clone(),
+            terminal: interaction.tty,
+            stdin: interaction.interactive,
+        }
+    }
+}

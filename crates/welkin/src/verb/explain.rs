@@ -1,0 +1,57 @@
+//! `welkin explain`: why an app is where it is.
+
+use clap::Args;
+use wire::call::{Explain, Explanation};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::description::Description;
+use crate::output::human;
+use crate::output::listing::{Listing, People};
+use crate::{clock, flags, manual};
+
+/// Say why an app is where it is, or is not
+#[derive(Debug, Args)]
+#[command(after_help = manual::EXPLAIN)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    target: flags::Target,
+    #[command(flatten)]
+    output: flags::Output,
+}
+
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    let target = arguments.target.target.clone();
+    let explanation = context.client.call(Explain { target }).await?;
+    let listing = Listing {
+        whole: &explanation,
+        items: "",
+        names: vec![explanation.name.clone()],
+        ids: vec![explanation.name.clone()],
+        people: People::Text(describe(&explanation, context.screen.out_colours())),
+    };
+    listing.show(&arguments.output, context.screen)?;
+    Ok(0)
+}
+
+fn describe(explanation: &Explanation, colours: bool) -> String {
+    let mut text = Description::new(colours);
+    text.title(&explanation.name)
+        .line("supervisor", &explanation.supervisor)
+        .line(
+            "trouble",
+            explanation.trouble.as_deref().unwrap_or_default(),
+        );
+    for decision in &explanation.decisions {
+        let where_to = decision.node.as_deref().unwrap_or("nowhere");
+        let when = human::ago(decision.at, clock::now());
+        text.title(&format!(
+            "{}/{} → {where_to}, {when} ago",
+            explanation.name, decision.index
+        ));
+        for reason in &decision.reasons {
+            text.block(reason);
+        }
+    }
+    text.finish()
+}

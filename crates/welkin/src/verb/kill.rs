@@ -1,0 +1,31 @@
+//! `welkin kill`: a signal for programs.
+
+use clap::Args;
+use wire::call::Kill;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::{flags, manual, output, parse, targets};
+
+/// Send a signal to programs
+#[derive(Debug, Args)]
+#[command(after_help = manual::KILL)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    targets: flags::Targets,
+    /// The signal: a name or a number.
+    #[arg(short, long, default_value = "KILL", value_parser = parse::signal)]
+    signal: u8,
+}
+
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    let request = |target: &str| Kill {
+        target: target.to_owned(),
+        signal: arguments.signal,
+    };
+    let names = &arguments.targets.targets;
+    targets::each(context, "sending", names, request, |name, _| {
+        output::line(name)
+    })
+    .await
+}

@@ -1,0 +1,30 @@
+//! One file per verb: its flags, the call it makes, how the answer is shown.
+
+pub(crate) mod attach;
+pub(crate) mod completion;
+pub(crate) mod cp;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod explain;
+pub(crate) mod inspect;
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod name;
+pub(crate) mod node;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod scale;
+pub(crate) mod shim;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod stop;
+pub(crate) mod top;
+pub(crate) mod up;
+pub(crate) mod version;
+pub(crate) mod wait;

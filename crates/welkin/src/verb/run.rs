@@ -1,0 +1,242 @@
+//! `welkin run`: a program somewhere in the cloud.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use wire::call::{Run, Started};
+use wire::fact::ObjectFacts;
+use wire::spec::{AppSpec, Constraint, Placement, Resources, Restart, Stop};
+use wire::stream::{Open, What};
+
+use crate::context::{Context, object_name};
+use crate::failure::Failure;
+use crate::session::{self, Addressee, Session};
+use crate::signals::Signals;
+use crate::{completion, flags, manual, output, parse, progress};
+
+/// Run a program somewhere in the cloud
+///
+/// Without -d, the program's output comes here, signals go to it, and its exit code is the exit
+/// code of this command. An app without a name is forgotten once its program has ended.
+#[derive(Debug, Args)]
+#[command(after_help = manual::RUN)]
+pub(crate) struct Arguments {
+    /// Return once it was started; print the name of the app.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    interaction: flags::Interaction,
+    /// Name of the app; a made-up one when absent.
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    surroundings: flags::Surroundings,
+    #[command(flatten)]
+    shape: Shape,
+    /// Forget the app once its program has ended.
+    #[arg(long)]
+    rm: bool,
+    /// The program and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_names = ["PROGRAM", "ARGUMENTS"],
+        num_args = 1..
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+/// How many, how large, where, and what when it ends.
+#[derive(Debug, Args)]
+struct Shape {
+    /// How many objects carry the app out.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    replicas: u32,
+    /// A port on which the program listens; may be given more than once.
+    #[arg(short, long = "port", value_name = "NAME=NUMBER", value_parser = parse::port)]
+    ports: Vec<(String, u16)>,
+    /// What to do when the program ends: no, on-failure, on-failure:RETRIES, always.
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]
+    restart: Restart,
+    /// Cores for each object, such as 0.5; what is left over when absent.
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    cpu: Option<u32>,
+    /// Memory for each object, such as 128M; not limited when absent.
+    #[arg(short, long, value_name = "BYTES", value_parser = parse::bytes)]
+    memory: Option<u64>,
+    /// Most processes and threads of each object.
+    #[arg(long, value_name = "N")]
+    processes: Option<u32>,
+    /// Only on this node.
+    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completion::nodes))]
+    host: Option<String>,
+    /// Only on nodes where this holds, such as 'label.disk=ssd, memory>=8G'.
+    #[arg(long = "constraint", value_name = "CONDITIONS", value_parser = parse::constraints)]
+    constraints: Vec<Vec<Constraint>>,
+    /// Prefer nodes with fewer objects of this app, even when they are busier.
+    #[arg(long)]
+    spread: bool,
+    /// Signal that asks the program to end.
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
+    stop_signal: Option<u8>,
+    /// How long the program may take to end before it is killed.
+    #[arg(long, value_name = "SECONDS", value_parser = parse::duration)]
+    stop_timeout: Option<Duration>,
+}
+
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    if !arguments.detach && arguments.shape.replicas != 1 {
+        let text = "only one object can run in the foreground";
+        return Err(Failure::usage(text).remedy("welkin run -d …, then welkin logs -f"));
+    }
+    let done = if arguments.detach {
+        detached(arguments, context).await
+    } else {
+        foreground(arguments, context).await
+    };
+    done.map_err(Failure::beside_a_program)
+}
+
+fn spec(arguments: &Arguments) -> AppSpec {
+    let shape = &arguments.shape;
+    let limits = Resources::default();
+    let stop = Stop::default();
+    let grace_ms = shape.stop_timeout.map(milliseconds);
+    AppSpec {
+        name: arguments.name.clone().unwrap_or_default(),
+        replicas: shape.replicas,
+        program: arguments
+            .surroundings
+            .program(&arguments.command, arguments.interaction),
+        ports: shape.ports.iter().cloned().collect(),
+        resources: Resources {
+            cpu_millis: shape.cpu.unwrap_or(limits.cpu_millis),
+            memory_bytes: shape.memory.unwrap_or(limits.memory_bytes),
+            processes: shape.processes.unwrap_or(limits.processes),
+        },
+        restart: shape.restart,
+        placement: Placement {
+            host: shape.host.clone(),
+            constraints: shape.constraints.concat(),
+            spread: shape.spread,
+        },
+        stop: Stop {
+            signal: shape.stop_signal.unwrap_or(stop.signal),
+            grace_ms: grace_ms.unwrap_or(stop.grace_ms),
+        },
+        remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
+    }
+}
+
+/// A grace period; one that is longer than seven weeks is seven weeks.
+pub(crate) fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+async fn detached(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    let spec = spec(arguments);
+    let asking = context.client.call(Run {
+        spec,
+        attach: false,
+    });
+    let started = progress::shown(context.screen, "starting", asking).await?;
+    output::line(&started.name)?;
+    Ok(0)
+}
+
+async fn foreground(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    let spec = spec(arguments);
+    let mut signals = Signals::catch()?;
+    let asking = context.client.call(Run { spec, attach: true });
+    let asking = progress::shown(context.screen, "starting", asking);
+    let started = tokio::select! {
+        started = asking => started?,
+        // Leaving the call tells the node that nobody wants the app any more.
+        signal = signals.next() => return Ok(signal.saturating_add(128)),
+    };
+    let object = first(&started)?;
+    let open = Open {
+        node: object.node,
+        object: object.object,
+        what: What::Attach {
+            stdin: arguments.interaction.interactive,
+            replay: true,
+        },
+    };
+    let stream = context.client.open(open).await?;
+    let session = Session {
+        stdin: arguments.interaction.interactive,
+        terminal: arguments.interaction.tty,
+        addressee: Addressee::Object(object.object, started.name.clone()),
+    };
+    let ending = session.run(context, stream, &mut signals).await?;
+    session::conclude(context, &ending, &object_name(object))
+}
+
+fn first(started: &Started) -> Result<&ObjectFacts, Failure> {
+    started.objects.first().ok_or_else(|| {
+        Failure::new(format!("{} has no object yet", started.name))
+            .remedy(format!("welkin explain {}", started.name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use expect_test::expect;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Arguments,
+    }
+
+    fn spec_of(line: &[&str]) -> AppSpec {
+        let words = [&["run"], line].concat();
+        spec(&Line::try_parse_from(words).unwrap().run)
+    }
+
+    #[test]
+    fn flags_become_a_specification() {
+        let words = "-d --name web --replicas 3 --port http=8080 --restart on-failure:2 --cpu 0.5 \
+            --memory 128M --processes 10 --env MODE=a=b --workdir /srv --user www --host atlas \
+            --constraint arch=x86_64,memory>=8G --constraint label.disk=ssd --spread \
+            --stop-signal INT --stop-timeout 2.5 -- server -v";
+        let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
+        let json = serde_json::to_string(&spec_of(&words)).unwrap();
+        let expected = expect![[r#"
+            {"name":"web",
+            "replicas":3,
+            "program":{"arguments":["server",
+            "-v"],
+            "environment":{"MODE":"a=b"},
+            "directory":"/srv",
+            "user":"www",
+            "terminal":false,
+            "stdin":false},
+            "ports":{"http":8080},
+            "resources":{"cpu_millis":500,
+            "memory_bytes":134217728,
+            "processes":10},
+            "restart":{"on-failure":{"retries_max":2}},
+            "placement":{"host":"atlas",
+            "constraints":["arch=x86_64",
+            "memory>=8G",
+            "label.disk=ssd"],
+            "spread":true},
+            "stop":{"signal":2,
+            "grace_ms":2500},
+            "remove_when_done":false}"#]];
+        expected.assert_eq(&json.replace(",\"", ",\n\""));
+    }
+
+    #[test]
+    fn an_app_without_a_name_is_forgotten_unless_it_was_left_alone() {
+        assert!(spec_of(&["true"]).remove_when_done);
+        assert!(!spec_of(&["-d", "true"]).remove_when_done);
+        assert!(!spec_of(&["--name", "a", "true"]).remove_when_done);
+        assert!(spec_of(&["--name", "a", "--rm", "true"]).remove_when_done);
+    }
+}

@@ -1,0 +1,287 @@
+//! Golden bytes: what goes between nodes and onto disks must read the same in the next version.
+//! A change here is a change of the protocol: see `docs/checklists/new-wire-version.md`.
+
+use std::collections::BTreeMap;
+
+use expect_test::{Expect, expect};
+use serde::Serialize;
+use wire::driver::{ShimReport, ShimRequest};
+use wire::fact::{Availability, Capacity, ExitReason, NodeFacts, ObjectFacts, Phase, Platform};
+use wire::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
+use wire::peer::{
+    AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Signature, Statement,
+    StatementBody, Ticket, TicketBody, Wanted,
+};
+use wire::spec::{AppSpec, Program, Resources, Restart};
+
+fn check<T: Serialize>(value: &T, expect: Expect) {
+    let bytes = wire::encode(value).expect("encodes");
+    let hex: Vec<String> = bytes
+        .chunks(32)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
+    expect.assert_eq(&hex.join("\n"));
+}
+
+fn node() -> NodeId {
+    NodeId([0xab; 32])
+}
+
+fn spec() -> AppSpec {
+    AppSpec {
+        name: "web".into(),
+        replicas: 2,
+        program: Program {
+            arguments: vec!["python3".into(), "-m".into(), "http.server".into()],
+            ..Program::default()
+        },
+        ports: BTreeMap::from([("http".into(), 8000)]),
+        resources: Resources {
+            cpu_millis: 500,
+            memory_bytes: 128 << 20,
+            processes: 64,
+        },
+        restart: Restart::OnFailure {
+            retries_max: Some(3),
+        },
+        placement: wire::spec::Placement {
+            host: None,
+            constraints: vec!["memory>=8G".parse().expect("a constraint")],
+            spread: true,
+        },
+        stop: wire::spec::Stop::default(),
+        remove_when_done: false,
+    }
+}
+
+fn object() -> ObjectFacts {
+    ObjectFacts {
+        object: ObjectId([0x11; 16]),
+        app: AppId::of_name("web"),
+        app_name: "web".into(),
+        index: 1,
+        node: node(),
+        epoch: 1,
+        revision: 7,
+        phase: Phase::Running,
+        restarts: 2,
+        created: UnixMillis(1_700_000_000_000),
+        started: Some(UnixMillis(1_700_000_000_100)),
+        last_exit: Some(wire::fact::Exit {
+            reason: ExitReason::Signal(9),
+            at: UnixMillis(1_700_000_000_050),
+        }),
+        pid: Some(4242),
+        protections_off: vec![],
+        halted: false,
+    }
+}
+
+#[test]
+fn an_app_id_is_made_from_its_name() {
+    expect!["977e88c3048d50ca5a52f888356337db"].assert_eq(&AppId::of_name("web").to_string());
+}
+
+#[test]
+fn statements_and_tickets() {
+    let admission = StatementBody::Admission {
+        cloud: CloudId([1; 32]),
+        node: node(),
+        ticket: Some(TicketId([2; 16])),
+        at: UnixMillis(1_700_000_000_000),
+    };
+    let signed = admission.signed_bytes().expect("encodes");
+    assert!(signed.starts_with(b"welkin/1/statement\0"));
+    check(
+        &Statement {
+            body: admission,
+            signer: [1; 32],
+            signature: Signature([3; 64]),
+        },
+        expect![[r#"
+            0020010101010101010101010101010101010101010101010101010101010101
+            010120ababababababababababababababababababababababababababababab
+            ababab01100202020202020202020202020202020280d095ffbc310101010101
+            0101010101010101010101010101010101010101010101010101014003030303
+            0303030303030303030303030303030303030303030303030303030303030303
+            03030303030303030303030303030303030303030303030303030303"#]],
+    );
+    let ticket = Ticket {
+        body: TicketBody {
+            cloud: CloudId([1; 32]),
+            id: TicketId([2; 16]),
+            issuer: node(),
+            uses: 1,
+            not_after: UnixMillis(1_700_000_000_000),
+            labels: BTreeMap::from([("site".into(), "home".into())]),
+            doors: vec![Door {
+                node: node(),
+                addresses: vec!["192.0.2.1:7117".into()],
+            }],
+        },
+        signature: Signature([4; 64]),
+    };
+    let text = ticket.to_text().expect("encodes");
+    expect!["welkin1-eaaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqceacaibaeaqcaibaeaqcaibaeaqcecv2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2wama2ck77pbraechg2lumucgq33nmuasbk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5laehdcojsfyyc4mroge5domjrg5aaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq"].assert_eq(&text);
+    assert_eq!(Ticket::from_text(&text), Ok(ticket));
+}
+
+#[test]
+fn gossip() {
+    let facts = NodeFacts {
+        node: node(),
+        version: (1 << 32) | 5,
+        name: "a".into(),
+        program_version: "0.1.0".into(),
+        platform: Platform {
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            kernel: "6.18".into(),
+        },
+        addresses: vec!["192.0.2.1:7117".into()],
+        labels: BTreeMap::new(),
+        availability: Availability::Open,
+        capacity: Capacity {
+            cpu_millis: 2000,
+            memory_bytes: 8 << 30,
+            ..Capacity::default()
+        },
+    };
+    let news = News {
+        statements: vec![],
+        facts: vec![facts],
+    };
+    check(
+        &Message::Rumors(news),
+        expect![[r#"
+        00000120abababababababababababababababababababababababababababab
+        abababab8580808010016105302e312e30056c696e7578067838365f36340436
+        2e3138010e3139322e302e322e313a373131370000d00f808080802000000000
+        00"#]],
+    );
+    let items = vec![MemberItem {
+        node: 0x0102_0304_0506_0708,
+        boot: 3,
+        incarnation: 1,
+        state: MemberState::Suspect,
+    }];
+    let items = Message::SyncItems {
+        members: items,
+        news: News::default(),
+        wanted: 5,
+        estranged: true,
+    };
+    check(&items, expect!["0301888e98a8c0e080810103010100000501"]);
+}
+
+#[test]
+fn questions_and_records() {
+    let reserve = Ask::Reserve {
+        lease: 99,
+        app: AppId::of_name("web"),
+        resources: spec().resources,
+        ports: vec![8000],
+    };
+    check(
+        &Message::Ask {
+            question: 7,
+            ask: Box::new(reserve),
+        },
+        expect!["0407046310977e88c3048d50ca5a52f888356337dbf403808080404001c03e"],
+    );
+    let version = Version {
+        millis: 1_700_000_000_000,
+        counter: 1,
+        node: 2,
+    };
+    let record = AppRecord {
+        app: AppId::of_name("web"),
+        version,
+        wanted: Wanted {
+            version,
+            spec: Some(spec()),
+            stopped: false,
+            created: UnixMillis(1_700_000_000_000),
+            born: version,
+        },
+        objects: vec![object()],
+        decisions: vec![],
+    };
+    check(
+        &record,
+        expect![[r#"
+        10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
+        020103776562020307707974686f6e33022d6d0b687474702e73657276657200
+        00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
+        3d3847010f904e000080d095ffbc3180d095ffbc310102011011111111111111
+        11111111111111111110977e88c3048d50ca5a52f888356337db037765620120
+        abababababababababababababababababababababababababababababababab
+        0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc31019221000000"#]],
+    );
+}
+
+#[test]
+fn shims() {
+    check(&ShimRequest::Stop { grace_ms: 10_000 }, expect!["02904e"]);
+    let running = ShimReport::Running {
+        pid: 4242,
+        started: UnixMillis(1_700_000_000_000),
+        protections_off: vec!["no cgroup".into()],
+    };
+    check(
+        &running,
+        expect!["00922180d095ffbc3101096e6f206367726f7570"],
+    );
+}
+
+#[test]
+fn json_of_a_specification() {
+    let json = serde_json::to_string_pretty(&spec()).expect("encodes");
+    expect![[r#"
+        {
+          "name": "web",
+          "replicas": 2,
+          "program": {
+            "arguments": [
+              "python3",
+              "-m",
+              "http.server"
+            ],
+            "environment": {},
+            "directory": null,
+            "user": null,
+            "terminal": false,
+            "stdin": false
+          },
+          "ports": {
+            "http": 8000
+          },
+          "resources": {
+            "cpu_millis": 500,
+            "memory_bytes": 134217728,
+            "processes": 64
+          },
+          "restart": {
+            "on-failure": {
+              "retries_max": 3
+            }
+          },
+          "placement": {
+            "host": null,
+            "constraints": [
+              "memory>=8G"
+            ],
+            "spread": true
+          },
+          "stop": {
+            "signal": 15,
+            "grace_ms": 10000
+          },
+          "remove_when_done": false
+        }"#]]
+    .assert_eq(&json);
+    assert_eq!(
+        serde_json::from_str::<AppSpec>(&json).expect("decodes"),
+        spec()
+    );
+}

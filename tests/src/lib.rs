@@ -1,0 +1,391 @@
+//! What the end-to-end tests share: clouds of real `welkin` nodes, on lab hosts or on loopback, and
+//! patience with a deadline.
+//!
+//! Everything that a test starts ends with it, also when it fails: a [`LabCloud`] takes its hosts
+//! down, a [`LoopbackCloud`] its daemons and their objects.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the clock while they wait"
+)]
+#![expect(clippy::print_stderr, reason = "what a failing test wants to be read")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Host, Lab, Wan};
+use serde_json::Value;
+
+/// The binary under test: `WELKIN_BIN`, or the release build of this checkout.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn welkin() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/welkin");
+    let path = std::env::var_os("WELKIN_BIN").map_or(built, PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build --release",
+        path.display()
+    );
+    path.canonicalize().expect("it exists")
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Exit code; 128 + signal when one ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let signal = output.status.signal().map_or(-1, |signal| 128 + signal);
+        Self {
+            code: output.status.code().unwrap_or(signal),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// Standard output of a command that must have gone well.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    pub fn ok(self) -> String {
+        assert_eq!(
+            self.code, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
+        self.stdout
+    }
+
+    /// The JSON that a command must have printed.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    pub fn json(self) -> Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+}
+
+/// Runs a command to its end, with `stdin`.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(command: &mut Command, stdin: &[u8]) -> Ran {
+    use std::io::Write;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that does not read its input may have closed it.
+        let _unread = pipe.write_all(stdin);
+    }
+    child.wait_with_output().expect("it was started").into()
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// When there is none after `limit`.
+pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// Words of the command line.
+#[must_use]
+pub fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_string).collect()
+}
+
+/// One cloud on lab hosts: as many machines as it has hosts.
+#[derive(Debug)]
+pub struct LabCloud {
+    /// The lab, for cuts and kills.
+    pub lab: Lab,
+}
+
+impl LabCloud {
+    /// A cloud of `hosts` machines that all know each other.
+    ///
+    /// # Panics
+    /// When the lab or a node cannot be started; this needs root.
+    #[must_use]
+    pub fn new(hosts: usize, wan: Option<Wan>) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "lab hosts need root: they are namespaces"
+        );
+        let mut builder = Lab::builder().hosts(hosts);
+        if let Some(wan) = wan {
+            builder = builder.wan(wan);
+        }
+        let cloud = Self {
+            lab: builder.start().expect("a lab"),
+        };
+        let _up = cloud.welkin("h1", "up").ok();
+        let ticket = cloud.welkin("h1", &format!("invite --uses {hosts}")).ok();
+        for host in cloud.names().iter().skip(1) {
+            let _joined = cloud.welkin(host, &format!("join {}", ticket.trim())).ok();
+        }
+        cloud.await_up(hosts);
+        cloud
+    }
+
+    /// Names of the hosts.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.lab
+            .hosts()
+            .iter()
+            .map(|host| host.name().to_string())
+            .collect()
+    }
+
+    /// A host.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        self.lab.host(name)
+    }
+
+    /// Runs `welkin LINE` on a host.
+    pub fn welkin(&self, host: &str, line: &str) -> Ran {
+        self.welkin_with(host, &words(line), b"")
+    }
+
+    /// Runs `welkin ARGUMENTS` on a host, with an input.
+    pub fn welkin_with(&self, host: &str, arguments: &[String], stdin: &[u8]) -> Ran {
+        run(self.host(host).command(welkin()).args(arguments), stdin)
+    }
+
+    /// Runs a shell line on a host.
+    pub fn shell(&self, host: &str, line: &str) -> Ran {
+        run(self.host(host).command("sh").args(["-c", line]), b"")
+    }
+
+    /// Waits until every host that is up sees `count` nodes up.
+    pub fn await_up(&self, count: usize) {
+        for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
+            until(
+                &format!("{} sees {count} nodes", host.name()),
+                Duration::from_secs(60),
+                || (self.nodes_up(host.name()).len() == count).then_some(()),
+            );
+        }
+    }
+
+    /// Names of the nodes that a host sees up.
+    pub fn nodes_up(&self, host: &str) -> Vec<String> {
+        let up = |node: &Value| {
+            (node["state"] == "up").then(|| node["name"].as_str().map(str::to_string))?
+        };
+        self.nodes(host).iter().filter_map(up).collect()
+    }
+
+    /// The nodes that `host` knows; none when it does not answer.
+    pub fn nodes(&self, host: &str) -> Vec<Value> {
+        let ran = self.welkin(host, "nodes -o json");
+        let table: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        table["nodes"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The name of a node.
+    ///
+    /// # Panics
+    /// When `host` does not know it.
+    pub fn name_of(&self, host: &str, node: &str) -> String {
+        let nodes = self.nodes(host);
+        let found = nodes.iter().find(|it| it["node"] == node);
+        found
+            .and_then(|it| it["name"].as_str())
+            .expect("it is a node")
+            .to_string()
+    }
+
+    /// The objects of an app as `ps` on `host` shows them: index, node and phase.
+    pub fn objects(&self, host: &str, app: &str) -> Vec<Value> {
+        objects_of(&self.welkin(host, &format!("ps {app} -a -o json")))
+    }
+
+    /// Waits until exactly `count` objects of an app run, as seen from `host`.
+    pub fn await_running(&self, host: &str, app: &str, count: usize) -> Vec<Value> {
+        until(
+            &format!("{count} objects of {app} run"),
+            Duration::from_secs(60),
+            || {
+                let running: Vec<Value> = running_of(self.objects(host, app));
+                (running.len() == count).then_some(running)
+            },
+        )
+    }
+}
+
+/// The objects in the JSON that `ps` prints.
+#[must_use]
+pub fn objects_of(ran: &Ran) -> Vec<Value> {
+    let table: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    table["objects"].as_array().cloned().unwrap_or_default()
+}
+
+/// Those that run.
+#[must_use]
+pub fn running_of(objects: Vec<Value>) -> Vec<Value> {
+    objects
+        .into_iter()
+        .filter(|object| object["phase"] == "running")
+        .collect()
+}
+
+/// A cloud of several nodes on this machine alone, each with a state directory of its own.
+#[derive(Debug)]
+pub struct LoopbackCloud {
+    directory: tempfile::TempDir,
+    /// Run the nodes as this user instead of the test's own.
+    uid: Option<u32>,
+    count: usize,
+}
+
+impl LoopbackCloud {
+    /// `count` nodes; as the unprivileged user `uid` when it is given.
+    ///
+    /// # Panics
+    /// When a node cannot be started.
+    #[must_use]
+    pub fn new(count: usize, uid: Option<u32>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        if uid.is_some() {
+            nix::unistd::chown(directory.path(), uid.map(Into::into), uid.map(Into::into))
+                .expect("root may give it away");
+        }
+        let cloud = Self {
+            directory,
+            uid,
+            count,
+        };
+        let _up = cloud.up(0).ok();
+        let ticket = cloud
+            .welkin(0, &format!("invite --uses {count}"))
+            .map_or_empty();
+        for node in 1..count {
+            let line = format!("join {ticket} --name n{node} --listen 127.0.0.1:0");
+            let _joined = cloud.welkin(node, &line).ok();
+        }
+        for node in 0..count {
+            until("all nodes see each other", Duration::from_secs(30), || {
+                (cloud.welkin(node, "nodes -q").ok().lines().count() == count).then_some(())
+            });
+        }
+        cloud
+    }
+
+    fn up(&self, node: usize) -> Ran {
+        self.welkin(node, &format!("up --name n{node} --listen 127.0.0.1:0"))
+    }
+
+    /// The state directory of a node.
+    #[must_use]
+    pub fn state_dir(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("n{node}"))
+    }
+
+    /// Runs `welkin LINE` at a node.
+    pub fn welkin(&self, node: usize, line: &str) -> Ran {
+        self.welkin_with(node, &words(line), b"")
+    }
+
+    /// Runs `welkin ARGUMENTS` at a node, with an input.
+    pub fn welkin_with(&self, node: usize, arguments: &[String], stdin: &[u8]) -> Ran {
+        run(self.command(node).args(arguments), stdin)
+    }
+
+    /// `welkin` at a node, for a test that wants more of the process.
+    #[must_use]
+    pub fn command(&self, node: usize) -> Command {
+        let mut command = match self.uid {
+            None => Command::new(welkin()),
+            Some(uid) => {
+                let mut command = Command::new("setpriv");
+                let id = uid.to_string();
+                command.args([
+                    "--reuid",
+                    &id,
+                    "--regid",
+                    &id,
+                    "--clear-groups",
+                    "--no-new-privs",
+                ]);
+                command.arg(welkin());
+                command
+            }
+        };
+        command.env("WELKIN_STATE_DIR", self.state_dir(node));
+        command.env("HOME", self.directory.path());
+        command
+    }
+
+    /// Process id of a node's daemon.
+    #[must_use]
+    pub fn daemon(&self, node: usize) -> Option<i32> {
+        let lock = fs::read_to_string(self.state_dir(node).join("lock")).ok()?;
+        lock.split_whitespace().next()?.parse().ok()
+    }
+}
+
+impl Ran {
+    fn map_or_empty(self) -> String {
+        self.ok().trim().to_string()
+    }
+}
+
+impl Drop for LoopbackCloud {
+    fn drop(&mut self) {
+        for node in 0..self.count {
+            // Whatever is left of its objects goes with the apps.
+            let names = self.welkin(node, "ps -a -o name").stdout;
+            for name in names.lines() {
+                let _gone = self.welkin(node, &format!("rm -f {name}"));
+            }
+        }
+        for node in 0..self.count {
+            let daemon = self.daemon(node);
+            let _down = self.welkin(node, "down");
+            if let Some(pid) = daemon {
+                let _ended = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+        if thread::panicking() {
+            for node in 0..self.count {
+                let log = fs::read_to_string(self.state_dir(node).join("daemon.log"));
+                eprintln!("--- n{node}\n{}", log.unwrap_or_default());
+            }
+        }
+    }
+}
