@@ -1,6 +1,8 @@
 //! Larger clouds, whole kernels: what is told of membership in its own tests holds here as well.
 //! Numbers are printed; `SIM_MACHINES` says how many machines, 40 when it is absent.
 
+#![expect(clippy::print_stdout, reason = "a measurement that is read by eye")]
+
 use std::time::Duration;
 
 use kernel::instant::Instant;
