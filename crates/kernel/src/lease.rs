@@ -45,23 +45,22 @@ impl Ledger {
         }
     }
 
-    fn promises(&self) -> impl Iterator<Item = &Promise> {
+    fn promises(&self) -> impl Iterator<Item = &Promise> + Clone {
         self.leases
             .values()
             .map(|(_, promise)| promise)
             .chain(self.objects.values())
     }
 
-    /// Thousandths of a core promised.
+    /// Thousandths of a core that objects hold. Leases are gone in a moment: to tell others of
+    /// them would only keep them away.
     pub(crate) fn cpu_held_millis(&self) -> u32 {
-        self.promises()
-            .fold(0, |sum, it| sum.saturating_add(it.resources.cpu_millis))
+        cpu_millis(self.objects.values())
     }
 
-    /// Bytes of memory promised.
+    /// Bytes of memory that objects hold.
     pub(crate) fn memory_held_bytes(&self) -> u64 {
-        self.promises()
-            .fold(0, |sum, it| sum.saturating_add(it.resources.memory_bytes))
+        memory_bytes(self.objects.values())
     }
 
     /// Living objects of an app, leases included.
@@ -76,7 +75,8 @@ impl Ledger {
     /// Holds resources for a moment.
     ///
     /// # Errors
-    /// A [`Problem`] that says what is missing. Nothing is held then.
+    /// A [`Problem`] that says what is missing. Nothing is held then. `Busy` when only leases are
+    /// in the way: in a moment they are objects, or free.
     pub(crate) fn reserve(
         &mut self,
         now: Instant,
@@ -85,22 +85,11 @@ impl Ledger {
         resources: Resources,
         ports: &[u16],
     ) -> Result<(), Problem> {
-        let no = |detail: String| Err(Problem::new(ProblemCode::NoFit, detail));
-        let cpu_free = self.cpu_millis.saturating_sub(self.cpu_held_millis());
-        if resources.cpu_millis > cpu_free {
-            return no(format!("not {} cores free", resources.cores()));
+        if let Some(detail) = self.lack(self.objects.values(), resources, ports) {
+            return Err(Problem::new(ProblemCode::NoFit, detail));
         }
-        if resources.memory_bytes > self.memory_bytes.saturating_sub(self.memory_held_bytes()) {
-            return no(format!(
-                "not {} MiB of memory free",
-                resources.memory_bytes >> 20
-            ));
-        }
-        let taken = ports
-            .iter()
-            .find(|port| self.promises().any(|it| it.ports.contains(port)));
-        if let Some(port) = taken {
-            return no(format!("port {port} is taken"));
+        if let Some(detail) = self.lack(self.promises(), resources, ports) {
+            return Err(Problem::new(ProblemCode::Busy, detail));
         }
         if self.leases.len() >= LEASES_MAX {
             return Err(Problem::new(
@@ -115,6 +104,26 @@ impl Ledger {
         };
         self.leases.insert(lease, (now + LEASE_TERM, promise));
         Ok(())
+    }
+
+    /// What is missing while these promises are kept.
+    fn lack<'a>(
+        &self,
+        promises: impl Iterator<Item = &'a Promise> + Clone,
+        resources: Resources,
+        ports: &[u16],
+    ) -> Option<String> {
+        if resources.cpu_millis > self.cpu_millis.saturating_sub(cpu_millis(promises.clone())) {
+            return Some(format!("not {} cores free", resources.cores()));
+        }
+        let memory_held_bytes = memory_bytes(promises.clone());
+        if resources.memory_bytes > self.memory_bytes.saturating_sub(memory_held_bytes) {
+            let mebibytes = resources.memory_bytes >> 20;
+            return Some(format!("not {mebibytes} MiB of memory free"));
+        }
+        let mut taken = promises.flat_map(|it| &it.ports);
+        let port = taken.find(|port| ports.contains(port))?;
+        Some(format!("port {port} is taken"))
     }
 
     /// The lease becomes an object's; `false` when it has lapsed.
@@ -164,6 +173,14 @@ impl Ledger {
     }
 }
 
+fn cpu_millis<'a>(promises: impl Iterator<Item = &'a Promise>) -> u32 {
+    promises.fold(0, |sum, it| sum.saturating_add(it.resources.cpu_millis))
+}
+
+fn memory_bytes<'a>(promises: impl Iterator<Item = &'a Promise>) -> u64 {
+    promises.fold(0, |sum, it| sum.saturating_add(it.resources.memory_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,8 +204,14 @@ mod tests {
             .reserve(now, 2, APP, cores(700), &[])
             .expect_err("it is taken");
         assert_eq!(refused.detail, "not 0.7 cores free");
+        assert_eq!(refused.code, ProblemCode::Busy, "in a moment it may be");
         ledger.release(1);
         assert!(ledger.reserve(now, 2, APP, cores(700), &[]).is_ok());
+        assert!(ledger.convert(2, ObjectId([2; 16])));
+        let refused = ledger
+            .reserve(now, 3, APP, cores(700), &[])
+            .expect_err("it is taken");
+        assert_eq!(refused.code, ProblemCode::NoFit);
     }
 
     #[test]

@@ -31,8 +31,13 @@ pub const ASK_DEADLINE: Duration = Duration::from_secs(5);
 pub const SCATTER_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long `app/run`, `start` and `scale` wait for objects before they answer `TimedOut`.
 pub const RUN_DEADLINE: Duration = Duration::from_secs(20);
-/// Longest that any other call may take; `app/stop` adds its grace period, and `app/wait` has
-/// no end.
+/// One round of `app/wait`: after it, whoever supervises the app then is asked again.
+pub const WAIT_TERM: Duration = Duration::from_secs(30);
+/// Longest that objects may take to end by themselves, as far as a node that hands a call on can
+/// know.
+pub const GRACE_MAX: Duration = Duration::from_secs(3600);
+/// Longest that any other call may take; `app/stop` and `app/rm` add the grace period, and
+/// `app/wait` has no end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// Open questions of one node.
 pub const QUESTIONS_MAX: usize = 16_384;
@@ -52,6 +57,9 @@ pub const OBJECTS_MAX: usize = 16_384;
 pub const RECORDS_MAX: usize = 8_192;
 /// Nodes of one region.
 pub const NODES_MAX: usize = 4_096;
+/// Slots of one app that are placed at the same time: an app of thousands must not take all
+/// questions and leases.
+pub const PLACINGS_MAX: usize = 256;
 /// Decisions that a record remembers.
 pub const DECISIONS_MAX: usize = 16;
 /// How long the record of a removed app is kept, so that a node that was away learns of it.

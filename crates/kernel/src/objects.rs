@@ -46,7 +46,8 @@ pub(crate) struct Objects {
 #[derive(Debug)]
 struct Entry {
     hosted: HostedObject,
-    /// When its program last started, for the reset of the back-off.
+    /// When its program last started, for the reset of the back-off; absent when it has not, or
+    /// did so before this node's daemon.
     running_since: Option<Instant>,
     /// It was asked to end.
     stopping: bool,
@@ -146,9 +147,18 @@ impl Objects {
             self.actions.push_back(Action::Stop(object, grace_ms));
         }
         match survivor {
-            Some(Some(report)) => self.report(now, object, report.clone()),
+            Some(Some(report)) => {
+                self.report(now, object, report.clone());
+                if let Some(entry) = self.table.get_mut(&object) {
+                    entry.running_since = None;
+                }
+            }
             Some(None) => {}
             None => {
+                // Its node ended, which is no failure of the program.
+                if let Some(entry) = self.table.get_mut(&object) {
+                    entry.hosted.failures = 0;
+                }
                 let exit = Exit {
                     reason: ExitReason::Lost,
                     at: wall,
@@ -257,10 +267,18 @@ impl Objects {
         let Some(entry) = self.table.get_mut(&object) else {
             return;
         };
-        let ran = entry
-            .running_since
-            .take()
-            .map_or(Duration::ZERO, |since| now.since(since));
+        let ran_by_wall = |started: UnixMillis| exit.at.0.saturating_sub(started.0);
+        let facts = &entry.hosted.facts;
+        let ran = match (entry.running_since.take(), facts.phase) {
+            (Some(since), _) => now.since(since),
+            // It started before this node's daemon did: only the wall clock knows when.
+            (None, Phase::Running | Phase::Stopping) => {
+                Duration::from_millis(facts.started.map_or(0, ran_by_wall))
+            }
+            (None, Phase::Starting | Phase::Waiting | Phase::Ended | Phase::Failed) => {
+                Duration::ZERO
+            }
+        };
         if ran >= BACKOFF_RESET {
             entry.hosted.failures = 0;
         }

@@ -15,6 +15,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use rand::{Rng, RngExt};
 use wire::fact::Availability;
@@ -50,6 +51,9 @@ pub(crate) struct Candidate {
 #[derive(Debug, Default)]
 pub(crate) struct Fit {
     pub(crate) fitting: Vec<NodeId>,
+    /// Nodes that would do if less was held there. What is held is hearsay, and may be old: they
+    /// are asked when no other node is left, the emptiest first.
+    pub(crate) perhaps: Vec<NodeId>,
     /// Reason and how many nodes it holds for.
     pub(crate) refusals: BTreeMap<String, u32>,
 }
@@ -74,12 +78,21 @@ impl Fit {
 /// Steps 1: who can take an object of `spec`.
 pub(crate) fn filter(spec: &AppSpec, candidates: &[Candidate]) -> Fit {
     let mut fit = Fit::default();
+    let mut perhaps = Vec::new();
     for candidate in candidates {
-        match refusal(spec, candidate) {
-            None => fit.fitting.push(candidate.node),
-            Some(reason) => *fit.refusals.entry(reason).or_insert(0) += 1,
+        let Some(reason) = refusal(spec, candidate).or_else(|| lack(spec, candidate)) else {
+            fit.fitting.push(candidate.node);
+            continue;
+        };
+        let would_do = spec.resources.cpu_millis <= candidate.cpu_millis
+            && spec.resources.memory_bytes <= candidate.memory_bytes;
+        if would_do && refusal(spec, candidate).is_none() {
+            perhaps.push(candidate);
         }
+        *fit.refusals.entry(reason).or_insert(0) += 1;
     }
+    perhaps.sort_by_key(|it| Reverse((it.cpu_free_millis, it.memory_free_bytes, it.node)));
+    fit.perhaps = perhaps.iter().map(|it| it.node).collect();
     fit
 }
 
@@ -103,6 +116,11 @@ fn refusal(spec: &AppSpec, candidate: &Candidate) -> Option<String> {
         Availability::Draining => return Some("draining".to_string()),
         Availability::Leaving => return Some("leaving".to_string()),
     }
+    candidate.refused.clone()
+}
+
+/// What is missing there, by hearsay.
+fn lack(spec: &AppSpec, candidate: &Candidate) -> Option<String> {
     if spec.resources.cpu_millis > candidate.cpu_free_millis {
         return Some(format!("not {} cores free", spec.resources.cores()));
     }
@@ -112,7 +130,7 @@ fn refusal(spec: &AppSpec, candidate: &Candidate) -> Option<String> {
             spec.resources.memory_bytes >> 20
         ));
     }
-    candidate.refused.clone()
+    None
 }
 
 /// Whether a constraint holds for a node.
@@ -162,6 +180,9 @@ pub(crate) fn probes(
     let fewest = fit.fitting.iter().map(same_app).min().unwrap_or(0);
     let wanted = |node: &&NodeId| !spec.placement.spread || same_app(node) == fewest;
     let mut pool: Vec<NodeId> = fit.fitting.iter().filter(wanted).copied().collect();
+    if pool.is_empty() {
+        return fit.perhaps.iter().take(PROBES).copied().collect();
+    }
     let mut chosen = Vec::new();
     while chosen.len() < PROBES && !pool.is_empty() {
         chosen.push(pool.swap_remove(rng.random_range(0..pool.len())));

@@ -52,6 +52,11 @@ impl<T> Questions<T> {
         Ok(self.last)
     }
 
+    /// Whether a few more can be asked.
+    pub(crate) fn has_room(&self) -> bool {
+        self.open.len() + 16 < QUESTIONS_MAX
+    }
+
     /// The answer to a question came from `from`.
     pub(crate) fn close(&mut self, number: u64, from: NodeId) -> Option<T> {
         if self

@@ -22,6 +22,8 @@ use crate::instant::Instant;
 
 /// First wait before a place is looked for again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
+/// Wait before a place is looked for again that was promised to somebody else.
+const CONTENDED_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait before a place is looked for again.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
@@ -115,6 +117,21 @@ pub(crate) fn plan(
         steps.push(Step::Forget);
     }
     steps
+}
+
+/// The slots that need a place or a start, whether or not it is tried now.
+pub(crate) fn lacking(record: &AppRecord, reach: impl Fn(NodeId) -> Reach) -> BTreeSet<u32> {
+    let index_of = |object: &ObjectId| {
+        let facts = record.objects.iter().find(|it| it.object == *object);
+        facts.map(|it| it.index)
+    };
+    let slot = |step: &Step| match step {
+        Step::Place { index } => Some(*index),
+        Step::Start { object, .. } => index_of(object),
+        Step::Retire { .. } | Step::Stop { .. } | Step::Forget => None,
+    };
+    let steps = plan(record, reach, &BTreeSet::new());
+    steps.iter().filter_map(slot).collect()
 }
 
 fn is_reachable(reach: Reach) -> bool {
@@ -218,8 +235,9 @@ fn plan_slot(
 pub(crate) struct Supervision {
     /// Apps whose plan may have changed.
     dirty: BTreeSet<AppId>,
-    /// Slots that are being placed.
-    busy: BTreeMap<AppId, BTreeSet<u32>>,
+    /// Slots that are being placed, and the number of that attempt. An attempt whose number is not
+    /// here any more has nothing to say.
+    busy: BTreeMap<AppId, BTreeMap<u32, u64>>,
     /// Slots without a place: when to look again (nothing once that time has come), and how long
     /// to wait after the next failure.
     retries: BTreeMap<(AppId, u32), (Option<Instant>, Duration)>,
@@ -238,15 +256,30 @@ impl Supervision {
 
     /// Slots for which no place is to be looked for now.
     pub(crate) fn busy(&self, app: AppId) -> BTreeSet<u32> {
-        let mut busy = self.busy.get(&app).cloned().unwrap_or_default();
+        let placing = self.busy.get(&app);
+        let mut busy: BTreeSet<u32> = placing
+            .map(|placing| placing.keys().copied().collect())
+            .unwrap_or_default();
         let waiting = self.retries.range((app, 0)..=(app, u32::MAX));
         let waiting = waiting.filter(|(_, (at, _))| at.is_some());
         busy.extend(waiting.map(|((_, index), _)| *index));
         busy
     }
 
-    pub(crate) fn begin(&mut self, app: AppId, index: u32) {
-        self.busy.entry(app).or_default().insert(index);
+    /// The slot is being placed, in the attempt of this number.
+    pub(crate) fn begin(&mut self, app: AppId, index: u32, attempt: u64) {
+        self.busy.entry(app).or_default().insert(index, attempt);
+    }
+
+    /// Whether that attempt still is the one that places the slot.
+    pub(crate) fn is_current(&self, app: AppId, index: u32, attempt: u64) -> bool {
+        let placing = self.busy.get(&app).and_then(|slots| slots.get(&index));
+        placing == Some(&attempt)
+    }
+
+    /// How many slots of the app are being placed.
+    pub(crate) fn placing_count(&self, app: AppId) -> usize {
+        self.busy.get(&app).map_or(0, BTreeMap::len)
     }
 
     /// The slot has a place.
@@ -268,6 +301,17 @@ impl Supervision {
         self.trouble.insert((app, index), why);
     }
 
+    /// Somebody else holds what the slot needs, and will have taken it or left it in a moment.
+    pub(crate) fn contended(&mut self, now: Instant, app: AppId, index: u32) {
+        self.finish(app, index);
+        let next = self
+            .retries
+            .get(&(app, index))
+            .map_or(RETRY_MIN, |(_, wait)| *wait);
+        self.retries
+            .insert((app, index), (Some(now + CONTENDED_PAUSE), next));
+    }
+
     fn finish(&mut self, app: AppId, index: u32) {
         if let Some(busy) = self.busy.get_mut(&app) {
             busy.remove(&index);
@@ -284,11 +328,30 @@ impl Supervision {
             .map(|(_, why)| why)
     }
 
+    /// What was in the way of the app's slots is of no interest any more: its wish is another.
+    pub(crate) fn start_afresh(&mut self, app: AppId) {
+        self.trouble.retain(|(other, _), _| *other != app);
+        self.retries.retain(|(other, _), _| *other != app);
+    }
+
+    /// Whether anything is in the way of any of the app's slots.
+    pub(crate) fn has_trouble(&self, app: AppId) -> bool {
+        let slots = (app, 0)..=(app, u32::MAX);
+        self.trouble.range(slots.clone()).next().is_some()
+            || self.retries.range(slots).next().is_some()
+    }
+
+    /// Only these slots lack anything: nothing is in the way of the others.
+    pub(crate) fn only_lacking(&mut self, app: AppId, lacking: &BTreeSet<u32>) {
+        let keep = |other: &AppId, index: &u32| *other != app || lacking.contains(index);
+        self.trouble.retain(|(other, index), _| keep(other, index));
+        self.retries.retain(|(other, index), _| keep(other, index));
+    }
+
     /// The app is gone, or is somebody else's now.
     pub(crate) fn forget(&mut self, app: AppId) {
         self.busy.remove(&app);
-        self.trouble.retain(|(other, _), _| *other != app);
-        self.retries.retain(|(other, _), _| *other != app);
+        self.start_afresh(app);
     }
 
     /// Something changed for the better: look for places now.

@@ -1,7 +1,9 @@
 //! Calls about apps, answered by their supervisor.
 
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{
@@ -11,13 +13,14 @@ use wire::call::{
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{Answer, AppRecord, Ask, Wanted};
-use wire::spec::{AppSpec, REPLICAS_MAX, check_name};
+use wire::spec::{AppSpec, REPLICAS_MAX, Restart, check_name};
 
 use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
-use crate::limits::{CALL_DEADLINE, RUN_DEADLINE};
+use crate::limits::{CALL_DEADLINE, RUN_DEADLINE, WAIT_TERM};
+use crate::supervisor::Reach;
 
 /// A call that does something to several objects at once.
 #[derive(Debug)]
@@ -26,6 +29,13 @@ pub(crate) struct Effect {
     waiting: usize,
     objects: Vec<ObjectId>,
     problem: Option<Problem>,
+}
+
+impl Effect {
+    /// Who waits for it.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
 }
 
 impl Kernel {
@@ -76,12 +86,13 @@ impl Kernel {
         // What is left of an older app of this name is of no interest any more.
         self.directory.remove(app);
         self.supervision.forget(app);
+        self.lingering.remove(&app);
         if self.directory.join(record) == Joined::Full {
             let problem = Problem::new(ProblemCode::Busy, "the node keeps no more records");
             return self.reply(origin, Err(problem));
         }
         let until = WaitFor::Started(StartedBy::Run { attach: run.attach });
-        let deadline = Some(self.now + RUN_DEADLINE);
+        let deadline = self.now + RUN_DEADLINE;
         self.waiters.push(Waiter {
             origin,
             app,
@@ -148,8 +159,7 @@ impl Kernel {
                 self.reply(origin, result);
             }
             Request::Locate(_) => {
-                let mut objects = objects;
-                objects.sort_by_key(|it| (!it.phase.is_alive(), it.index, it.created));
+                let objects = self.best_first(objects);
                 let located = Located {
                     app: record.app,
                     name: target.name.clone(),
@@ -167,6 +177,13 @@ impl Kernel {
             }
             Request::Kill(kill) => self.kill(origin, &objects, kill.signal),
             Request::StopApp(stop) => self.stop_app(origin, target.app, &objects, whole, &stop),
+            Request::StartApp(_) | Request::Scale(_) if target.part != Part::Whole => {
+                let verb = match request {
+                    Request::Scale(_) => "scaled",
+                    _ => "started",
+                };
+                self.reply(origin, Err(only_whole(verb, &record)));
+            }
             Request::StartApp(_) => self.start_app(origin, &record),
             Request::Remove(remove) => {
                 self.remove_app(origin, &record, objects, whole, remove.force);
@@ -177,17 +194,34 @@ impl Kernel {
                     Part::Whole => Vec::new(),
                     Part::Slot(_) | Part::Object(_) => ids(&objects),
                 };
-                let until = WaitFor::Ended(ids);
+                let until = WaitFor::Ended {
+                    objects: ids,
+                    target: target.text(),
+                };
                 self.waiters.push(Waiter {
                     origin,
                     app: target.app,
                     until,
-                    deadline: None,
+                    deadline: self.now + WAIT_TERM,
                 });
                 self.check_waiters(target.app);
             }
             _ => {}
         }
+    }
+
+    /// What can be reached and runs comes first. What is lost with its node is told only where
+    /// nothing has taken its place.
+    fn best_first(&self, mut objects: Vec<ObjectFacts>) -> Vec<ObjectFacts> {
+        let serves = |it: &ObjectFacts| it.phase.is_alive() && self.is_reachable(it.node);
+        let served: BTreeSet<u32> = objects
+            .iter()
+            .filter(|it| serves(it))
+            .map(|it| it.index)
+            .collect();
+        objects.retain(|it| self.is_reachable(it.node) || !served.contains(&it.index));
+        objects.sort_by_key(|it| (!serves(it), !it.phase.is_alive(), it.index, it.created));
+        objects
     }
 
     fn inspection(
@@ -268,14 +302,16 @@ impl Kernel {
     }
 
     fn kill(&mut self, origin: Origin, objects: &[ObjectFacts], signal: u8) {
-        let living: Vec<(ObjectId, NodeId)> = objects
-            .iter()
-            .filter(|it| it.phase.is_alive())
+        let alive = objects.iter().filter(|it| it.phase.is_alive());
+        let (living, lost): (Vec<_>, Vec<_>) = alive
             .map(|it| (it.object, it.node))
-            .collect();
+            .partition(|(_, node)| self.is_reachable(*node));
         if living.is_empty() {
-            let problem = conflict("nothing of it is running".to_string());
-            return self.reply(origin, Err(problem.remedy("welkin ps -a")));
+            let problem = match lost.first() {
+                Some((_, node)) => self.unreachable_node(*node),
+                None => conflict("nothing of it is running".to_string()).remedy("welkin ps -a"),
+            };
+            return self.reply(origin, Err(problem));
         }
         let number = self.next_task();
         let objects = living.iter().map(|(object, _)| *object).collect();
@@ -332,8 +368,7 @@ impl Kernel {
             }
         }
         let until = WaitFor::Stopped(living.iter().map(|(object, _)| *object).collect());
-        let grace = core::time::Duration::from_millis(stop.grace_ms.unwrap_or(0).into());
-        let deadline = Some(self.now + CALL_DEADLINE + grace);
+        let deadline = self.now + CALL_DEADLINE + self.grace_of(app, stop.grace_ms);
         self.waiters.push(Waiter {
             origin,
             app,
@@ -346,15 +381,49 @@ impl Kernel {
         self.check_waiters(app);
     }
 
+    /// How long objects of an app have to end by themselves.
+    fn grace_of(&self, app: AppId, asked_ms: Option<u32>) -> Duration {
+        let wanted = self.directory.get(app).map(|record| &record.wanted);
+        let spec = wanted.and_then(|wanted| wanted.spec.as_ref());
+        let own_ms = spec.map_or(0, |spec| spec.stop.grace_ms);
+        Duration::from_millis(asked_ms.unwrap_or(own_ms).into())
+    }
+
     fn start_app(&mut self, origin: Origin, record: &AppRecord) {
         let app = record.app;
-        for facts in record.objects.iter().filter(|it| !it.phase.is_alive()) {
-            if self.is_reachable(facts.node) {
-                self.ask_host(app, (facts.object, facts.node), Wish::Start, None);
+        let spec = record.wanted.spec.as_ref();
+        let always = spec.is_some_and(|spec| spec.restart == Restart::Always);
+        let ending = |it: &&ObjectFacts| it.phase == Phase::Stopping && self.is_reachable(it.node);
+        if let Some(it) = record.objects.iter().find(ending)
+            && !always
+        {
+            let name = alloc::format!("{}/{}", it.app_name, it.index);
+            let problem = conflict(alloc::format!("{name} has not ended yet"));
+            return self.reply(
+                origin,
+                Err(problem.remedy("try again in a moment; welkin kill, if it does not end")),
+            );
+        }
+        // What cannot be started where it is runs elsewhere; if it comes back, it is surplus.
+        let mut left_behind = BTreeSet::new();
+        for it in &record.objects {
+            match (self.reach(it.node), it.phase.is_alive()) {
+                (Reach::Open, false) => {
+                    self.ask_host(app, (it.object, it.node), Wish::Start, None);
+                }
+                (Reach::Open | Reach::Draining, true) => {}
+                (Reach::Draining, false) | (Reach::Lost | Reach::Removed, _) => {
+                    left_behind.insert(it.object);
+                }
             }
         }
+        if let Some(record) = self.directory.get_mut(app) {
+            record
+                .objects
+                .retain(|it| !left_behind.contains(&it.object));
+        }
         let until = WaitFor::Started(StartedBy::Start);
-        let deadline = Some(self.now + RUN_DEADLINE);
+        let deadline = self.now + RUN_DEADLINE;
         self.waiters.push(Waiter {
             origin,
             app,
@@ -395,7 +464,7 @@ impl Kernel {
             return self.reply(origin, Err(problem));
         }
         let until = WaitFor::Removed(ids(&objects));
-        let deadline = Some(self.now + CALL_DEADLINE);
+        let deadline = self.now + CALL_DEADLINE + self.grace_of(record.app, None);
         self.waiters.push(Waiter {
             origin,
             app: record.app,
@@ -412,7 +481,7 @@ impl Kernel {
         }
         let app = record.app;
         let until = WaitFor::Started(StartedBy::Scale);
-        let deadline = Some(self.now + RUN_DEADLINE);
+        let deadline = self.now + RUN_DEADLINE;
         self.waiters.push(Waiter {
             origin,
             app,
@@ -425,6 +494,20 @@ impl Kernel {
             }
         });
     }
+}
+
+/// The refusal of a call about a part of an app that can only be about all of it.
+fn only_whole(verb: &str, record: &AppRecord) -> Problem {
+    let spec = record.wanted.spec.as_ref();
+    let name = spec.map_or("it", |spec| &spec.name);
+    let problem = Problem::new(
+        ProblemCode::Invalid,
+        alloc::format!("only a whole app can be {verb}"),
+    );
+    problem.remedy(match verb {
+        "scaled" => alloc::format!("welkin scale {name}=N"),
+        _ => alloc::format!("welkin start {name}"),
+    })
 }
 
 fn ids(objects: &[ObjectFacts]) -> Vec<ObjectId> {

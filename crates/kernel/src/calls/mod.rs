@@ -18,7 +18,7 @@ use wire::id::{AppId, NodeId, ObjectId, PREFIX_CHARACTERS_MIN};
 use wire::peer::{Answer, Ask};
 
 use crate::hub::{Kernel, Origin, Task, call_response};
-use crate::limits::CALL_DEADLINE;
+use crate::limits::{CALL_DEADLINE, GRACE_MAX};
 use crate::world::CallId;
 
 use nodes::Change;
@@ -53,6 +53,15 @@ pub(crate) enum Part {
 }
 
 impl Target {
+    /// As [`Target::parse`] reads it.
+    pub(crate) fn text(&self) -> String {
+        match self.part {
+            Part::Whole => self.name.clone(),
+            Part::Slot(index) => alloc::format!("{}/{index}", self.name),
+            Part::Object(object) => alloc::format!("{}#{object}", self.name),
+        }
+    }
+
     /// Reads `web`, `web/0`, or `web#ID`, which is how a node that has looked an id up tells the
     /// supervisor.
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -149,7 +158,7 @@ impl Kernel {
         let supervisor = self.supervisor_of(target.app);
         if is_caller && supervisor != self.me {
             let deadline = self.deadline_of(&request);
-            let task = if may_be_prefix(&text) {
+            let task = if may_be_prefix(&text) || matches!(request, Request::Wait(_)) {
                 Task::ForwardOrPrefix {
                     origin,
                     request: Box::new(request.clone()),
@@ -177,15 +186,17 @@ impl Kernel {
         }
     }
 
-    /// When to give up on a supervisor: `app/wait` has no end, `app/stop` adds its grace period.
+    /// When to give up on a supervisor. The app's own grace period is known only there.
     fn deadline_of(&self, request: &Request) -> crate::instant::Instant {
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "all others have the usual deadline"
         )]
         let extra = match request {
-            Request::Wait(_) => Duration::from_secs(10 * 365 * 86_400),
-            Request::StopApp(stop) => Duration::from_millis(stop.grace_ms.unwrap_or(0).into()),
+            Request::StopApp(stop) => stop
+                .grace_ms
+                .map_or(GRACE_MAX, |grace_ms| Duration::from_millis(grace_ms.into())),
+            Request::Remove(_) => GRACE_MAX,
             _ => Duration::ZERO,
         };
         self.now + CALL_DEADLINE + HANDOVER + extra
@@ -197,11 +208,15 @@ impl Kernel {
         mut request: Request,
         answer: Result<Answer, Problem>,
     ) {
-        let missing = answer
-            .as_ref()
-            .is_err_and(|problem| problem.code == ProblemCode::NotFound);
-        if missing && let Some(prefix) = target_of(&mut request).map(|target| target.clone()) {
-            return self.find_prefix(origin, request, prefix);
+        let code = answer.as_ref().err().map(|problem| problem.code.clone());
+        if code == Some(ProblemCode::TimedOut) && matches!(request, Request::Wait(_)) {
+            return self.wait_again(origin, request, self.now);
+        }
+        if code == Some(ProblemCode::NotFound)
+            && let Some(text) = target_of(&mut request).map(|target| target.clone())
+            && may_be_prefix(&text)
+        {
+            return self.find_prefix(origin, request, text);
         }
         let result = answer.and_then(call_response);
         self.reply(origin, result);

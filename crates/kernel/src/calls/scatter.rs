@@ -50,6 +50,13 @@ pub(crate) enum Purpose {
     Fetch { request: Box<Request> },
 }
 
+impl Scatter {
+    /// Who waits for it.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+}
+
 impl Kernel {
     pub(super) fn scatter(
         &mut self,

@@ -3,35 +3,26 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use wire::call::{Affected, ObjectExit, Problem, ProblemCode, Response, Started, Waited};
+use wire::call::{Problem, ProblemCode, Request};
 use wire::disk::Table;
-use wire::fact::{ObjectFacts, Phase};
+use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
-use wire::peer::{Answer, AppBrief, AppRecord, Ask, Message, ObjectFilter, ObjectReport, Wanted};
+use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter, ObjectReport, Wanted};
+use wire::spec::Restart;
 
-use super::{Kernel, Origin, Task};
+use super::waiting::WAIT_PAUSE;
+use super::{Kernel, Task};
 use crate::directory::{self, Joined};
 use crate::instant::Instant;
-use crate::limits::{ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, TOMBSTONE_TERM};
+use crate::limits::{ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, TOMBSTONE_TERM};
 use crate::supervisor::{self, Step};
 
 /// A host that has not spoken of an object for so long, though it can be reached, is asked.
 const SILENCE: Duration = Duration::from_secs(15);
-
-/// A call that is answered once something is the case.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) origin: Origin,
-    pub(crate) app: AppId,
-    pub(crate) until: WaitFor,
-    /// Answered with what is the case then; never when absent.
-    pub(crate) deadline: Option<Instant>,
-}
-
 /// What a host is asked to do with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wish {
@@ -41,30 +32,6 @@ pub(crate) enum Wish {
     Remove,
     /// Run it again.
     Start,
-}
-
-/// Which call made an app start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StartedBy {
-    /// `app/run`; `attach` is answered before its programs run.
-    Run { attach: bool },
-    /// `app/start`.
-    Start,
-    /// `app/scale`.
-    Scale,
-}
-
-/// What a call waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum WaitFor {
-    /// Every slot has an object, that runs, and the record is safe.
-    Started(StartedBy),
-    /// These objects have ended; all of the app when empty.
-    Ended(Vec<ObjectId>),
-    /// These objects have ended, or are gone.
-    Stopped(Vec<ObjectId>),
-    /// No object is left where it can be reached.
-    Removed(Vec<ObjectId>),
 }
 
 impl Kernel {
@@ -165,7 +132,7 @@ impl Kernel {
     }
 
     /// What keeps an app from being as it should, as a sentence.
-    pub(crate) fn trouble(&self, record: &AppRecord) -> Option<alloc::string::String> {
+    pub(crate) fn trouble(&self, record: &AppRecord) -> Option<String> {
         let app = record.app;
         self.supervision
             .trouble(app)
@@ -205,6 +172,10 @@ impl Kernel {
             return false;
         };
         if report.born != record.wanted.born {
+            if report.removed {
+                record.objects.retain(|it| it.object != object);
+                self.supervision.touch(app);
+            }
             // Another app of this name. The newest wish decides which of them there is.
             let has_lost = report.born < record.wanted.version;
             if has_lost && !report.removed {
@@ -273,15 +244,24 @@ impl Kernel {
             self.supervision.forget(app);
             return;
         }
+        self.give_up_removed_hosts(app);
         let busy = self.supervision.busy(app);
         let Some(record) = self.directory.get(app) else {
             return;
         };
         let steps = supervisor::plan(record, |node| self.reach(node), &busy);
+        if self.supervision.has_trouble(app) {
+            let lacking = supervisor::lacking(record, |node| self.reach(node));
+            self.supervision.only_lacking(app, &lacking);
+        }
         let unsettled = self.unsettled.contains_key(&app);
         for step in steps {
             match step {
-                Step::Place { index } if !unsettled => self.place(app, index),
+                Step::Place { index } if !unsettled => {
+                    if self.supervision.placing_count(app) < PLACINGS_MAX {
+                        self.place(app, index);
+                    }
+                }
                 Step::Place { .. } => {}
                 Step::Retire { .. } if unsettled => {}
                 Step::Retire { object, node, why } => {
@@ -290,6 +270,7 @@ impl Kernel {
                         self.event("object.retired", object.short(), why.to_string());
                     }
                 }
+                Step::Stop { .. } | Step::Forget if unsettled => {}
                 Step::Stop { object, node } => {
                     self.ask_host(app, (object, node), Wish::Stop, None);
                 }
@@ -303,6 +284,50 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// What ran on a node that was removed from the cloud is lost for good: what its policy starts
+    /// again is as if it had never been, anything else has ended.
+    fn give_up_removed_hosts(&mut self, app: AppId) {
+        let is_removed = |it: &ObjectFacts| it.phase.is_alive() && self.auth.is_removed(it.node);
+        let Some(record) = self.directory.get(app) else {
+            return;
+        };
+        let lost: BTreeSet<ObjectId> = record
+            .objects
+            .iter()
+            .filter(|it| is_removed(it))
+            .map(|it| it.object)
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        let at = self.wall();
+        let Some(record) = self.directory.get_mut(app) else {
+            return;
+        };
+        let restarts = record
+            .wanted
+            .spec
+            .as_ref()
+            .is_none_or(|spec| spec.restart != Restart::No);
+        if restarts {
+            record.objects.retain(|it| !lost.contains(&it.object));
+        }
+        for it in record
+            .objects
+            .iter_mut()
+            .filter(|it| lost.contains(&it.object))
+        {
+            it.phase = Phase::Ended;
+            it.pid = None;
+            it.last_exit = Some(Exit {
+                reason: ExitReason::Lost,
+                at,
+            });
+        }
+        self.save_record(app);
+        self.check_waiters(app);
     }
 
     fn is_stopping(&self, app: AppId, object: ObjectId) -> bool {
@@ -343,6 +368,12 @@ impl Kernel {
         is_new
     }
 
+    fn runs_always(&self, app: AppId) -> bool {
+        let wanted = self.directory.get(app).map(|record| &record.wanted);
+        let spec = wanted.and_then(|wanted| wanted.spec.as_ref());
+        spec.is_some_and(|spec| spec.restart == Restart::Always)
+    }
+
     fn index_of(&self, app: AppId, object: ObjectId) -> Option<u32> {
         let objects = &self.directory.get(app)?.objects;
         objects
@@ -354,6 +385,7 @@ impl Kernel {
     /// The host has answered, or is lost: the plan may ask again.
     fn host_answered(
         &mut self,
+        node: NodeId,
         app: AppId,
         (object, wish): (ObjectId, Wish),
         answer: Result<Answer, Problem>,
@@ -381,6 +413,14 @@ impl Kernel {
                     self.save_record(app);
                 }
             }
+            // Its old place is taken. What is to run always runs elsewhere, without its files.
+            Err(problem)
+                if wish == Wish::Start
+                    && problem.code == ProblemCode::NoFit
+                    && self.runs_always(app) =>
+            {
+                self.ask_host(app, (object, node), Wish::Remove, None);
+            }
             Err(problem) if wish == Wish::Start => {
                 if let Some(index) = self.index_of(app, object) {
                     let now = self.now;
@@ -403,11 +443,19 @@ impl Kernel {
             .collect();
         for app in over {
             self.lingering.remove(&app);
-            let is_new = self.waiters.iter().any(|waiter| waiter.app == app);
-            if !is_new && self.supervisor_of(app) == self.me {
+            let is_waited_for = self.waiters.iter().any(|waiter| waiter.app == app);
+            if !is_waited_for && self.supervisor_of(app) == self.me && self.is_done(app) {
                 self.forget_app(app);
             }
         }
+    }
+
+    /// Whether nothing is left to do of an app that removes itself.
+    fn is_done(&self, app: AppId) -> bool {
+        let busy = self.supervision.busy(app);
+        let plan = |record| supervisor::plan(record, |node| self.reach(node), &busy);
+        let steps = self.directory.get(app).map(plan).unwrap_or_default();
+        steps.contains(&Step::Forget)
     }
 
     /// Nothing of the app is wanted any more.
@@ -431,11 +479,13 @@ impl Kernel {
         };
         edit(&mut record.wanted);
         record.wanted.version = version;
+        self.supervision.start_afresh(app);
+        self.lingering.remove(&app);
         self.save_record(app);
     }
 
     /// Whether as many guardians have the newest version as a promise needs.
-    fn is_safe(&self, app: AppId) -> bool {
+    pub(super) fn is_safe(&self, app: AppId) -> bool {
         let guardians = directory::guardians(app, self.lasting());
         let up = guardians
             .iter()
@@ -443,151 +493,6 @@ impl Kernel {
             .count();
         let lacking = self.directory.lacking(app, &guardians).len();
         guardians.len() - lacking >= GUARDIAN_WRITES.min(up)
-    }
-
-    /// Answers calls that waited for what is now the case.
-    pub(crate) fn check_waiters(&mut self, app: AppId) {
-        let mut i = 0;
-        while i < self.waiters.len() {
-            let Some(waiter) = self.waiters.get(i).filter(|waiter| waiter.app == app) else {
-                i += 1;
-                continue;
-            };
-            match self.outcome(waiter) {
-                None => i += 1,
-                Some(result) => {
-                    let waiter = self.waiters.swap_remove(i);
-                    self.undo_failed_start(&waiter, &result);
-                    self.reply(waiter.origin, result);
-                }
-            }
-        }
-    }
-
-    fn outcome(&self, waiter: &Waiter) -> Option<Result<Response, Problem>> {
-        let record = self.directory.get(waiter.app);
-        match &waiter.until {
-            WaitFor::Started(by) => self.start_outcome(record?, *by),
-            WaitFor::Stopped(objects) => {
-                let runs = |it: &ObjectFacts| {
-                    objects.contains(&it.object)
-                        && it.phase.is_alive()
-                        && self.is_reachable(it.node)
-                };
-                let runs = record.is_some_and(|record| record.objects.iter().any(runs));
-                let affected = Affected {
-                    objects: objects.clone(),
-                };
-                (!runs && self.is_safe(waiter.app)).then_some(Ok(Response::StopApp(affected)))
-            }
-            WaitFor::Ended(objects) => {
-                let objects_of = record.map_or(&[][..], |record| &record.objects);
-                let wanted = |it: &&ObjectFacts| objects.is_empty() || objects.contains(&it.object);
-                let found: Vec<&ObjectFacts> = objects_of.iter().filter(wanted).collect();
-                let exit = |it: &&ObjectFacts| {
-                    let exit = it.last_exit.clone().filter(|_| !it.phase.is_alive())?;
-                    Some(ObjectExit {
-                        object: it.object,
-                        index: it.index,
-                        exit,
-                    })
-                };
-                let exits: Vec<ObjectExit> = found.iter().filter_map(exit).collect();
-                let placing = !self.supervision.busy(waiter.app).is_empty();
-                (exits.len() == found.len() && !placing)
-                    .then_some(Ok(Response::Wait(Waited { exits })))
-            }
-            WaitFor::Removed(objects) => {
-                let left = record.is_some_and(|record| {
-                    record.objects.iter().any(|it| self.is_reachable(it.node))
-                });
-                (!left && self.is_safe(waiter.app)).then(|| {
-                    Ok(Response::Remove(Affected {
-                        objects: objects.clone(),
-                    }))
-                })
-            }
-        }
-    }
-
-    fn start_outcome(
-        &self,
-        record: &AppRecord,
-        by: StartedBy,
-    ) -> Option<Result<Response, Problem>> {
-        let spec = record.wanted.spec.as_ref()?;
-        if let Some(why) = self.supervision.trouble(record.app) {
-            let detail = alloc::format!("no node fits {}: {why}", spec.name);
-            let problem = Problem::new(ProblemCode::NoFit, detail);
-            return Some(Err(
-                problem.remedy("welkin nodes -o wide shows what there is")
-            ));
-        }
-        if record.wanted.stopped && by == StartedBy::Scale {
-            let objects = record.objects.clone();
-            let (app, name) = (record.app, spec.name.clone());
-            let started = Started { app, name, objects };
-            return self.is_safe(app).then_some(Ok(Response::Scale(started)));
-        }
-        let attach = by == StartedBy::Run { attach: true };
-        let mut objects = Vec::new();
-        for index in 0..spec.replicas {
-            let mut slot = record.objects.iter().filter(|it| it.index == index);
-            let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
-            let placed = slot.find(|it| attach || (has_begun(it.phase) && !it.halted))?;
-            if matches!(placed.phase, Phase::Failed | Phase::Waiting)
-                && let Some(exit) = &placed.last_exit
-                && let Some(problem) = Problem::not_started(&exit.reason)
-            {
-                return Some(Err(problem));
-            }
-            objects.push(placed.clone());
-        }
-        let started = Started {
-            app: record.app,
-            name: spec.name.clone(),
-            objects,
-        };
-        let response = match by {
-            StartedBy::Run { .. } => Response::Run(started),
-            StartedBy::Start => Response::StartApp(started),
-            StartedBy::Scale => Response::Scale(started),
-        };
-        self.is_safe(record.app).then_some(Ok(response))
-    }
-
-    /// A new app that could not be started is not kept.
-    fn undo_failed_start(&mut self, waiter: &Waiter, result: &Result<Response, Problem>) {
-        if result.is_err() && matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
-            self.forget_app(waiter.app);
-        }
-    }
-
-    /// Answers calls that have waited too long with what is the case.
-    pub(super) fn expire_waiters(&mut self) {
-        let mut i = 0;
-        while i < self.waiters.len() {
-            let overdue = self.waiters.get(i).and_then(|waiter| waiter.deadline);
-            if overdue.is_none_or(|at| at > self.now) {
-                i += 1;
-                continue;
-            }
-            let waiter = self.waiters.swap_remove(i);
-            let name = self
-                .directory
-                .get(waiter.app)
-                .and_then(|it| it.wanted.spec.as_ref());
-            let name = name.map_or_else(|| waiter.app.short(), |spec| spec.name.clone());
-            let what = match waiter.until {
-                WaitFor::Started(_) => "not all objects have started",
-                WaitFor::Ended(_) | WaitFor::Stopped(_) => "not all objects have ended",
-                WaitFor::Removed(_) => "not all objects are gone",
-            };
-            let detail = alloc::format!("{name}: {what} in time; the cloud goes on with it");
-            let problem = Problem::new(ProblemCode::TimedOut, detail)
-                .remedy(alloc::format!("welkin explain {name}"));
-            self.reply(waiter.origin, Err(problem));
-        }
     }
 
     /// Hosts speak of all of their objects again and again. An object that its host does not speak
@@ -652,29 +557,31 @@ impl Kernel {
         }
         self.spread_records();
         let wall = self.wall();
-        let mut forget = Vec::new();
+        let mut over = BTreeMap::new();
         let mut drop = Vec::new();
         for record in self.directory.iter() {
             let age_ms = wall
                 .0
                 .saturating_sub(record.version.millis.max(record.wanted.version.millis));
             let guardians = directory::guardians(record.app, self.lasting());
+            let is_waited_for = self.waiters.iter().any(|it| it.app == record.app);
             let is_elsewhere = !guardians.contains(&self.me)
+                && !is_waited_for
                 && self.supervisor_of(record.app) != self.me
                 && self.directory.lacking(record.app, &guardians).is_empty();
             match &record.wanted.spec {
                 None if u128::from(age_ms) > TOMBSTONE_TERM.as_millis() => drop.push(record.app),
                 _ if is_elsewhere => drop.push(record.app),
-                Some(spec) if u128::from(age_ms) > ENDED_TERM.as_millis() => {
-                    let over = spec.restart == wire::spec::Restart::No
-                        && record.objects.iter().all(|it| !it.phase.is_alive());
-                    if over && self.supervisor_of(record.app) == self.me {
-                        forget.push(record.app);
-                    }
+                Some(_) if self.has_ended(record) => {
+                    let since = self.over_since.get(&record.app).copied();
+                    over.insert(record.app, since.unwrap_or(self.now));
                 }
                 Some(_) | None => {}
             }
         }
+        let is_due = |(_, since): &(&AppId, &Instant)| **since + ENDED_TERM <= self.now;
+        let forget: Vec<AppId> = over.iter().filter(is_due).map(|(app, _)| *app).collect();
+        self.over_since = over;
         for app in drop {
             self.directory.remove(app);
             self.write(Table::Records, &app.0, None);
@@ -682,6 +589,17 @@ impl Kernel {
         for app in forget {
             self.forget_app(app);
         }
+    }
+
+    /// Whether nothing of an app that this node supervises runs, or will without being asked to.
+    fn has_ended(&self, record: &AppRecord) -> bool {
+        let wanted = &record.wanted;
+        let spec = wanted.spec.as_ref();
+        spec.is_some_and(|spec| spec.restart == Restart::No)
+            && !wanted.stopped
+            && !record.objects.is_empty()
+            && record.objects.iter().all(|it| !it.phase.is_alive())
+            && self.supervisor_of(record.app) == self.me
     }
 
     pub(super) fn handle_answer(
@@ -705,7 +623,9 @@ impl Kernel {
                     self.check_waiters(app);
                 }
             }
-            Task::Asked { app, object, wish } => self.host_answered(app, (object, wish), answer),
+            Task::Asked { app, object, wish } => {
+                self.host_answered(from, app, (object, wish), answer);
+            }
             Task::ForwardOrPrefix { origin, request } => {
                 self.forward_answered(origin, *request, answer);
             }
@@ -732,48 +652,20 @@ impl Kernel {
             Task::Reserve(placing) => self.offered(placing, node, Err(problem)),
             Task::Launch(placing) => self.launched(placing, node, Err(problem)),
             Task::Asked { app, object, wish } => {
-                self.host_answered(app, (object, wish), Err(problem));
+                self.host_answered(node, app, (object, wish), Err(problem));
+            }
+            Task::ForwardOrPrefix { origin, request } if matches!(*request, Request::Wait(_)) => {
+                self.wait_again(origin, *request, self.now + WAIT_PAUSE);
             }
             Task::ForwardOrPrefix { origin, .. } => self.reply(origin, Err(problem)),
             Task::Fetch(app) => self.fetched(app, None),
             Task::Store { .. } | Task::Confirm { .. } | Task::Forget => {}
         }
     }
-
-    /// A caller does not wait any more: undo what only it wanted.
-    pub(super) fn abandon(&mut self, origin: Origin) {
-        let is_its = |task: &Task| match task {
-            Task::Forward(other) | Task::ForwardOrPrefix { origin: other, .. } => *other == origin,
-            Task::Scatter(_)
-            | Task::Effect(_)
-            | Task::Reserve(_)
-            | Task::Launch(_)
-            | Task::Store { .. }
-            | Task::Asked { .. }
-            | Task::Fetch(_)
-            | Task::Confirm { .. }
-            | Task::Forget => false,
-        };
-        for (question, node) in self.questions.find(is_its) {
-            self.questions.close(question, node);
-            self.send_now(node, Message::Abandon { question });
-        }
-        let Some(at) = self
-            .waiters
-            .iter()
-            .position(|waiter| waiter.origin == origin)
-        else {
-            return;
-        };
-        let waiter = self.waiters.swap_remove(at);
-        if matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
-            self.forget_app(waiter.app);
-        }
-    }
 }
 
 /// What a forwarded call was answered with.
-pub(crate) fn call_response(answer: Answer) -> Result<Response, Problem> {
+pub(crate) fn call_response(answer: Answer) -> Result<wire::call::Response, Problem> {
     match answer {
         Answer::Call(response) => Ok(*response),
         Answer::Objects(_)

@@ -195,6 +195,7 @@ impl Kernel {
             question,
         };
         let answer = match ask {
+            Ask::Call(_) if self.overtaken.contains(&(from, question)) => return,
             Ask::Call(request) => return self.answer_call(origin, request),
             Ask::Objects { all, filter } => Ok(Answer::Objects(self.local_objects(all, &filter))),
             Ask::Apps => Ok(Answer::Apps(self.local_apps())),
@@ -442,11 +443,12 @@ impl Kernel {
         }
         let mut acted = false;
         for (object, moves, is_stopping) in living {
+            // What nobody has taken over by now runs again here when the node is back.
             if !is_stopping && (!moves || !others || overdue) {
-                acted |= if moves && !others {
+                acted |= if moves {
                     self.objects.suspend(object)
                 } else {
-                    self.objects.stop(object, None, moves).is_ok()
+                    self.objects.stop(object, None, false).is_ok()
                 };
             }
         }

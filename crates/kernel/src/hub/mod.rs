@@ -2,13 +2,14 @@
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
 //! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! and where their objects go ([`placing`]). The processes themselves never name each other.
+//! who waits for it ([`waiting`]), and where their objects go ([`placing`]). The processes themselves never name each other.
 
 mod admission;
 mod guarding;
 mod hosting;
 mod placing;
 mod region;
+mod waiting;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,8 +39,9 @@ use crate::supervisor::Supervision;
 use crate::world::{CallId, Config, Input, Output, Token};
 
 pub(crate) use admission::SignPurpose;
-pub(crate) use guarding::{StartedBy, WaitFor, Waiter, Wish, call_response};
+pub(crate) use guarding::{Wish, call_response};
 use placing::Placing;
+pub(crate) use waiting::{StartedBy, WaitFor, Waiter};
 
 /// How often everything is looked over that events alone do not keep right.
 const MAINTENANCE_PERIOD: Duration = Duration::from_secs(10);
@@ -82,6 +84,12 @@ pub struct Kernel {
     pub(crate) effects: BTreeMap<u64, crate::calls::Effect>,
     last_task: u64,
     pub(crate) waiters: Vec<Waiter>,
+    /// Questions that were abandoned before they came, or after they were answered.
+    overtaken: VecDeque<(NodeId, u64)>,
+    /// Calls of `app/wait` between two rounds, and when the next one begins.
+    waits: Vec<(Instant, Origin, Box<Request>)>,
+    /// Apps that have ended and are not restarted, and since when that is known here.
+    over_since: BTreeMap<AppId, Instant>,
     /// Apps whose newest record may be at a node that has just come back: no objects are placed
     /// for them until the time has come.
     unsettled: BTreeMap<AppId, Instant>,
@@ -100,7 +108,7 @@ pub struct Kernel {
     /// Removed nodes whose links are closed when the time has come.
     farewells: Vec<(Instant, NodeId)>,
     /// Apps that remove themselves, and when.
-    lingering: BTreeMap<AppId, Instant>,
+    pub(crate) lingering: BTreeMap<AppId, Instant>,
     /// Set while this node is being stopped: who asked, and when.
     pub(crate) leaving: Option<(Origin, Instant)>,
     halted: bool,
@@ -199,6 +207,9 @@ impl Kernel {
             effects: BTreeMap::new(),
             last_task: 0,
             waiters: Vec::new(),
+            overtaken: VecDeque::new(),
+            waits: Vec::new(),
+            over_since: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             came_up: BTreeMap::from([(config.node, now)]),
             heard: BTreeMap::new(),
@@ -274,7 +285,9 @@ impl Kernel {
                 self.outbox.persist_failed(self.now);
             }
             Input::Call { call, request } => self.handle_call(call, *request),
-            Input::Abandoned { call } => self.abandon(Origin::Caller(call)),
+            Input::Abandoned { call } => {
+                self.abandon(Origin::Caller(call));
+            }
             Input::Driver { object, report } => self.handle_driver(object, report),
             Input::Measured { token, usages } => self.handle_measured(token, &usages),
             Input::Signed { token, signature } => self.handle_signed(token, signature),
@@ -299,6 +312,7 @@ impl Kernel {
         }
         self.expire_unsettled();
         self.expire_waiters();
+        self.renew_waits();
         self.expire_farewells();
         self.expire_lingering();
         if self.maintain_at <= self.now {
@@ -328,10 +342,8 @@ impl Kernel {
             self.objects.poll_timeout(),
             self.supervision.poll_timeout(),
             self.questions.poll_timeout(),
-            self.waiters
-                .iter()
-                .filter_map(|waiter| waiter.deadline)
-                .min(),
+            self.waiters.iter().map(|waiter| waiter.deadline).min(),
+            self.waits.iter().map(|(at, _, _)| *at).min(),
             self.leaving_timeout(),
             self.farewells.first().map(|(at, _)| *at),
             self.lingering.values().min().copied(),
@@ -575,7 +587,8 @@ impl Kernel {
 
     /// Whether another call can be taken.
     pub(crate) fn is_busy(&self) -> bool {
-        self.waiters.len() + self.scatters.len() + self.effects.len() >= CALLS_MAX
+        self.waiters.len() + self.waits.len() + self.scatters.len() + self.effects.len()
+            >= CALLS_MAX
     }
 
     pub(crate) fn unreachable_node(&self, node: NodeId) -> Problem {

@@ -13,14 +13,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use rand::RngExt;
-use wire::call::{Decision, Problem};
-use wire::id::{AppId, NodeId, ObjectId};
-use wire::peer::{Answer, Ask, Placement};
+use wire::call::{Decision, Problem, ProblemCode};
+use wire::id::{AppId, NodeId, ObjectId, Version};
+use wire::peer::{Answer, Ask, ObjectReport, Placement};
 use wire::spec::AppSpec;
 
 use super::{Kernel, Task, guarding};
 use crate::limits::DECISIONS_MAX;
 use crate::placement::{self, Candidate, Fit, Offer};
+
+/// How many nodes that are full by hearsay are asked before the answer is that no node fits.
+const SECOND_CHANCES_MAX: usize = 8;
 
 /// A slot on its way to a place.
 #[derive(Debug)]
@@ -35,13 +38,19 @@ pub(crate) struct Placing {
     /// Why nodes that were asked did not take it.
     refused: BTreeMap<NodeId, String>,
     reasons: Vec<String>,
+    /// A node that would do holds the room for somebody else, for a moment.
+    is_contended: bool,
+    /// Nodes that were asked although hearsay says that they are full.
+    second_chances: usize,
+    /// Which app of that name it was started for.
+    born: Version,
 }
 
 impl Kernel {
     /// Begins to look for a place.
     pub(super) fn place(&mut self, app: AppId, index: u32) {
-        self.supervision.begin(app, index);
         let number = self.next_task();
+        self.supervision.begin(app, index, number);
         let placing = Placing {
             app,
             index,
@@ -51,6 +60,9 @@ impl Kernel {
             offers: Vec::new(),
             refused: BTreeMap::new(),
             reasons: Vec::new(),
+            is_contended: false,
+            second_chances: 0,
+            born: Version::default(),
         };
         self.probe(number, placing);
     }
@@ -85,12 +97,18 @@ impl Kernel {
     /// Asks two nodes that could take it.
     fn probe(&mut self, number: u64, mut placing: Placing) {
         let Some(spec) = self.spec_of(placing.app) else {
-            return;
+            return self.give_up(&placing);
         };
         let candidates = self.candidates(placing.app, &placing.refused);
         let fit = placement::filter(&spec, &candidates);
         let chosen = placement::probes(&spec, &fit, &candidates, &mut self.rng);
-        if chosen.is_empty() {
+        if fit.fitting.is_empty() {
+            placing.second_chances += chosen.len();
+        }
+        if chosen.is_empty()
+            || placing.second_chances > SECOND_CHANCES_MAX
+            || !self.questions.has_room()
+        {
             return self.unplaced(placing, &fit);
         }
         placing.reasons.push(alloc::format!(
@@ -158,6 +176,7 @@ impl Kernel {
             }
             Ok(_) => {}
             Err(problem) => {
+                placing.is_contended |= problem.code == ProblemCode::Busy;
                 placing.refused.insert(from, problem.detail);
             }
         }
@@ -170,6 +189,9 @@ impl Kernel {
 
     /// All that were asked have answered, or will not.
     fn choose(&mut self, number: u64, mut placing: Placing) {
+        if !self.is_current(number, &placing) {
+            return self.release(&placing);
+        }
         let wanted = self
             .directory
             .get(placing.app)
@@ -212,6 +234,7 @@ impl Kernel {
             epoch: 1,
             wanted: wanted.clone(),
         };
+        placing.born = wanted.born;
         self.placings.insert(number, placing);
         let ask = Ask::Launch {
             lease,
@@ -220,11 +243,22 @@ impl Kernel {
         self.ask(best.node, ask, Task::Launch(number));
     }
 
-    /// Nobody wants the place any more.
-    fn give_up(&mut self, placing: &Placing) {
+    /// Whether the slot still waits for this attempt. It does not when its app was removed, or is
+    /// supervised elsewhere; then nothing may be launched for it: another attempt may be under way.
+    fn is_current(&self, number: u64, placing: &Placing) -> bool {
+        self.supervision
+            .is_current(placing.app, placing.index, number)
+    }
+
+    fn release(&mut self, placing: &Placing) {
         for (node, lease) in placing.leases.clone() {
             self.ask(node, Ask::Release { lease }, Task::Forget);
         }
+    }
+
+    /// Nobody wants the place any more.
+    fn give_up(&mut self, placing: &Placing) {
+        self.release(placing);
         self.supervision.placed(placing.app, placing.index);
         self.supervision.touch(placing.app);
     }
@@ -233,7 +267,27 @@ impl Kernel {
         let Some(mut placing) = self.placings.remove(&number) else {
             return;
         };
+        let born = self.directory.get(placing.app).map(|it| it.wanted.born);
+        let is_current = self.is_current(number, &placing);
         match answer {
+            // It was started for an app that is no more. Its host does not know that yet.
+            Ok(Answer::Object(facts)) if born != Some(placing.born) => {
+                let stop = Ask::StopObject {
+                    object: facts.object,
+                    grace_ms: None,
+                    remove: true,
+                };
+                self.ask(from, stop, Task::Forget);
+            }
+            Ok(Answer::Object(facts)) if !is_current => {
+                let report = ObjectReport {
+                    facts: *facts,
+                    born: placing.born,
+                    removed: false,
+                };
+                self.handle_reports(from, [report].into());
+            }
+            Ok(_) | Err(_) if !is_current => {}
             Ok(Answer::Object(facts)) if facts.object == placing.object => {
                 let (app, index) = (placing.app, placing.index);
                 let chosen = Some(self.measurement.name(from));
@@ -263,12 +317,18 @@ impl Kernel {
     }
 
     fn unplaced(&mut self, mut placing: Placing, fit: &Fit) {
+        if placing.is_contended {
+            let (now, app) = (self.now, placing.app);
+            self.supervision.contended(now, app, placing.index);
+            return self.supervision.touch(app);
+        }
         let why = fit.explain();
         placing.reasons.push(alloc::format!("no node fits: {why}"));
         self.decide(&placing, None);
         let (now, app) = (self.now, placing.app);
         self.supervision.unplaced(now, app, placing.index, why);
         self.check_waiters(app);
+        self.supervision.touch(app);
     }
 
     fn decide(&mut self, placing: &Placing, node: Option<String>) {

@@ -273,12 +273,7 @@ impl Kernel {
                     self.handle_answer(from, task, *answer);
                 }
             }
-            Message::Abandon { question } => {
-                self.abandon(super::Origin::Peer {
-                    node: from,
-                    question,
-                });
-            }
+            Message::Abandon { question } => self.abandon_question(from, question),
             Message::Reports(reports) => self.handle_reports(from, reports),
         }
     }

@@ -95,6 +95,11 @@ impl Stage {
                 let call = self.later.remove(*word).ok_or("nobody asked that")?;
                 Ok(self.answer(call))
             }
+            ["abandon", word] => {
+                let call = self.later.remove(*word).ok_or("nobody asked that")?;
+                self.world.abandon(call);
+                nothing
+            }
             ["show", kinds @ ..] => {
                 self.shown = kinds.iter().map(|kind| (*kind).to_string()).collect();
                 nothing

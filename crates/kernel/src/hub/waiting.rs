@@ -1,0 +1,295 @@
+//! Calls that are answered once something is the case: an app has started, has ended, is gone. And
+//! callers that go away before that.
+//!
+//! ```text
+//! waiting ──── it is the case ────► answered
+//!    │ the time is over
+//!    ├──────────────────────────► TimedOut, with what is missing
+//!    └── `app/wait`: waiting again, at whoever supervises the app then
+//! ```
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use wire::call::{
+    Affected, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait, Waited,
+};
+use wire::fact::{ObjectFacts, Phase};
+use wire::id::{AppId, NodeId, ObjectId};
+use wire::peer::{AppRecord, Message};
+
+use super::{Kernel, Origin, Task};
+use crate::instant::Instant;
+
+/// How many questions are remembered that were abandoned before they came.
+const OVERTAKEN_MAX: usize = 256;
+/// Pause before `app/wait` is put again to a supervisor that did not answer.
+pub(super) const WAIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A call that is answered once something is the case.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) origin: Origin,
+    pub(crate) app: AppId,
+    pub(crate) until: WaitFor,
+    /// Answered with what is the case then.
+    pub(crate) deadline: Instant,
+}
+
+/// Which call made an app start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartedBy {
+    /// `app/run`; `attach` is answered before its programs run.
+    Run { attach: bool },
+    /// `app/start`.
+    Start,
+    /// `app/scale`.
+    Scale,
+}
+
+/// What a call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WaitFor {
+    /// Every slot has an object, that runs, and the record is safe.
+    Started(StartedBy),
+    /// These objects have ended; all of the app when empty.
+    Ended {
+        objects: Vec<ObjectId>,
+        /// As the caller named them, to ask again with.
+        target: String,
+    },
+    /// These objects have ended, or are gone.
+    Stopped(Vec<ObjectId>),
+    /// No object is left where it can be reached.
+    Removed(Vec<ObjectId>),
+}
+
+impl Kernel {
+    /// Answers calls that waited for what is now the case.
+    pub(crate) fn check_waiters(&mut self, app: AppId) {
+        let mut i = 0;
+        while i < self.waiters.len() {
+            let Some(waiter) = self.waiters.get(i).filter(|waiter| waiter.app == app) else {
+                i += 1;
+                continue;
+            };
+            match self.outcome(waiter) {
+                None => i += 1,
+                Some(result) => {
+                    let waiter = self.waiters.swap_remove(i);
+                    self.undo_failed_start(&waiter, &result);
+                    self.reply(waiter.origin, result);
+                }
+            }
+        }
+    }
+
+    fn outcome(&self, waiter: &Waiter) -> Option<Result<Response, Problem>> {
+        let record = self.directory.get(waiter.app);
+        match &waiter.until {
+            WaitFor::Started(by) => self.start_outcome(record?, *by),
+            WaitFor::Stopped(objects) => {
+                let runs = |it: &ObjectFacts| {
+                    objects.contains(&it.object)
+                        && it.phase.is_alive()
+                        && self.is_reachable(it.node)
+                };
+                let runs = record?.objects.iter().any(runs);
+                let affected = Affected {
+                    objects: objects.clone(),
+                };
+                (!runs && self.is_safe(waiter.app)).then_some(Ok(Response::StopApp(affected)))
+            }
+            WaitFor::Ended { objects, .. } => {
+                // Without a record nothing is known. With no object there is one to come, unless
+                // none is wanted.
+                let record = record?;
+                let objects_of = &record.objects;
+                let none_wanted = record
+                    .wanted
+                    .spec
+                    .as_ref()
+                    .is_none_or(|spec| spec.replicas == 0);
+                if objects_of.is_empty() && !none_wanted {
+                    return None;
+                }
+                let wanted = |it: &&ObjectFacts| objects.is_empty() || objects.contains(&it.object);
+                let found: Vec<&ObjectFacts> = objects_of.iter().filter(wanted).collect();
+                let exit = |it: &&ObjectFacts| {
+                    let exit = it.last_exit.clone().filter(|_| !it.phase.is_alive())?;
+                    Some(ObjectExit {
+                        object: it.object,
+                        index: it.index,
+                        exit,
+                    })
+                };
+                let exits: Vec<ObjectExit> = found.iter().filter_map(exit).collect();
+                let placing = !self.supervision.busy(waiter.app).is_empty();
+                (exits.len() == found.len() && !placing)
+                    .then_some(Ok(Response::Wait(Waited { exits })))
+            }
+            WaitFor::Removed(objects) => {
+                let left = record?.objects.iter().any(|it| self.is_reachable(it.node));
+                (!left && self.is_safe(waiter.app)).then(|| {
+                    Ok(Response::Remove(Affected {
+                        objects: objects.clone(),
+                    }))
+                })
+            }
+        }
+    }
+
+    fn start_outcome(
+        &self,
+        record: &AppRecord,
+        by: StartedBy,
+    ) -> Option<Result<Response, Problem>> {
+        let spec = record.wanted.spec.as_ref()?;
+        if let Some(why) = self.supervision.trouble(record.app) {
+            let detail = alloc::format!("no node fits {}: {why}", spec.name);
+            let problem = Problem::new(ProblemCode::NoFit, detail);
+            return Some(Err(problem.remedy(
+                "welkin nodes -o wide shows the room, welkin ps the ports in use",
+            )));
+        }
+        if record.wanted.stopped && by == StartedBy::Scale {
+            let objects = record.objects.clone();
+            let (app, name) = (record.app, spec.name.clone());
+            let started = Started { app, name, objects };
+            return self.is_safe(app).then_some(Ok(Response::Scale(started)));
+        }
+        let attach = by == StartedBy::Run { attach: true };
+        let mut objects = Vec::new();
+        for index in 0..spec.replicas {
+            let mut slot = record.objects.iter().filter(|it| it.index == index);
+            let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
+            let placed = slot.find(|it| {
+                self.is_reachable(it.node) && (attach || (has_begun(it.phase) && !it.halted))
+            })?;
+            if matches!(placed.phase, Phase::Failed | Phase::Waiting)
+                && let Some(exit) = &placed.last_exit
+                && let Some(problem) = Problem::not_started(&exit.reason)
+            {
+                return Some(Err(problem));
+            }
+            objects.push(placed.clone());
+        }
+        let started = Started {
+            app: record.app,
+            name: spec.name.clone(),
+            objects,
+        };
+        let response = match by {
+            StartedBy::Run { .. } => Response::Run(started),
+            StartedBy::Start => Response::StartApp(started),
+            StartedBy::Scale => Response::Scale(started),
+        };
+        self.is_safe(record.app).then_some(Ok(response))
+    }
+
+    /// A new app that could not be started is not kept.
+    fn undo_failed_start(&mut self, waiter: &Waiter, result: &Result<Response, Problem>) {
+        if result.is_err() && matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
+            self.forget_app(waiter.app);
+        }
+    }
+
+    /// Answers calls that have waited too long with what is the case.
+    pub(super) fn expire_waiters(&mut self) {
+        let mut i = 0;
+        while i < self.waiters.len() {
+            if self.waiters.get(i).is_none_or(|it| it.deadline > self.now) {
+                i += 1;
+                continue;
+            }
+            let waiter = self.waiters.swap_remove(i);
+            if let (WaitFor::Ended { target, .. }, Origin::Caller(_)) =
+                (&waiter.until, waiter.origin)
+            {
+                let target = target.clone();
+                self.wait_again(waiter.origin, Request::Wait(Wait { target }), self.now);
+                continue;
+            }
+            let name = self
+                .directory
+                .get(waiter.app)
+                .and_then(|it| it.wanted.spec.as_ref());
+            let name = name.map_or_else(|| waiter.app.short(), |spec| spec.name.clone());
+            let what = match waiter.until {
+                WaitFor::Started(_) => "not all objects have started",
+                WaitFor::Ended { .. } | WaitFor::Stopped(_) => "not all objects have ended",
+                WaitFor::Removed(_) => "not all objects are gone",
+            };
+            let detail = alloc::format!("{name}: {what} in time; the cloud goes on with it");
+            let problem = Problem::new(ProblemCode::TimedOut, detail)
+                .remedy(alloc::format!("welkin explain {name}"));
+            self.reply(waiter.origin, Err(problem));
+        }
+    }
+
+    /// `app/wait` has no end, but each round of it has one: whoever supervises the app by then is
+    /// asked next. So it survives its supervisor.
+    pub(crate) fn wait_again(&mut self, origin: Origin, request: Request, at: Instant) {
+        self.waits.push((at, origin, Box::new(request)));
+    }
+
+    /// Begins the next round of calls that wait.
+    pub(super) fn renew_waits(&mut self) {
+        let now = self.now;
+        let due = self.waits.extract_if(.., |(at, _, _)| *at <= now);
+        for (_, origin, request) in due.collect::<Vec<_>>() {
+            self.answer_call(origin, *request);
+        }
+    }
+
+    /// A caller does not wait any more: undo what only it wanted. Says whether it waited for
+    /// anything.
+    pub(super) fn abandon(&mut self, origin: Origin) -> bool {
+        let before = self.waits.len() + self.scatters.len() + self.effects.len();
+        let is_its = |task: &Task| match task {
+            Task::Forward(other) | Task::ForwardOrPrefix { origin: other, .. } => *other == origin,
+            Task::Scatter(_)
+            | Task::Effect(_)
+            | Task::Reserve(_)
+            | Task::Launch(_)
+            | Task::Store { .. }
+            | Task::Asked { .. }
+            | Task::Fetch(_)
+            | Task::Confirm { .. }
+            | Task::Forget => false,
+        };
+        for (question, node) in self.questions.find(is_its) {
+            self.questions.close(question, node);
+            self.send(node, Message::Abandon { question });
+        }
+        self.waits.retain(|(_, other, _)| *other != origin);
+        self.scatters
+            .retain(|_, scatter| scatter.origin() != origin);
+        self.effects.retain(|_, effect| effect.origin() != origin);
+        let after = self.waits.len() + self.scatters.len() + self.effects.len();
+        let Some(at) = self
+            .waiters
+            .iter()
+            .position(|waiter| waiter.origin == origin)
+        else {
+            return before != after;
+        };
+        let waiter = self.waiters.swap_remove(at);
+        if matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
+            self.forget_app(waiter.app);
+        }
+        true
+    }
+
+    /// The same for another node. Its word can overtake its question.
+    pub(super) fn abandon_question(&mut self, node: NodeId, question: u64) {
+        if !self.abandon(Origin::Peer { node, question }) {
+            if self.overtaken.len() >= OVERTAKEN_MAX {
+                self.overtaken.pop_front();
+            }
+            self.overtaken.push_back((node, question));
+        }
+    }
+}
