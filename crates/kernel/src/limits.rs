@@ -35,7 +35,7 @@ pub const RUN_DEADLINE: Duration = Duration::from_secs(20);
 pub const WAIT_TERM: Duration = Duration::from_secs(30);
 /// Longest that objects may take to end by themselves, as far as a node that hands a call on can
 /// know.
-pub const GRACE_MAX: Duration = Duration::from_secs(3600);
+pub const GRACE_MAX: Duration = Duration::from_secs(300);
 /// Longest that any other call may take; `app/stop` and `app/rm` add the grace period, and
 /// `app/wait` has no end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use wire::id::NodeId;
 
@@ -82,6 +83,17 @@ impl<T> Questions<T> {
             .collect()
     }
 
+    /// No question to that node may wait longer than until then.
+    pub(crate) fn hurry(&mut self, node: NodeId, soon: Instant) {
+        for (number, question) in &mut self.open {
+            if question.to == node && question.deadline > soon {
+                self.deadlines.remove(&(question.deadline, *number));
+                self.deadlines.insert((soon, *number), ());
+                question.deadline = soon;
+            }
+        }
+    }
+
     /// Tasks whose time is over, with the nodes that did not answer.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<(NodeId, T)> {
         let mut expired = Vec::new();
@@ -109,5 +121,98 @@ impl<T> Questions<T> {
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.keys().next().map(|(at, _)| *at)
+    }
+}
+
+/// Pause before an answer that came back is sent again.
+const RESEND_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is sent again.
+const RESENDS_MAX: u8 = 10;
+/// One that has not come back for so long has arrived.
+const ARRIVED_AFTER: Duration = Duration::from_secs(60);
+/// Answers that are remembered for it.
+const RETURNED_MAX: usize = 256;
+
+/// Answers that could not be delivered, though their asker may still wait: a link broke under
+/// them. Each is sent again a few times.
+#[derive(Debug)]
+pub(crate) struct Returned<A> {
+    answers: Vec<(Instant, Parcel<A>)>,
+}
+
+#[derive(Debug)]
+struct Parcel<A> {
+    to: NodeId,
+    question: u64,
+    /// Absent while it is on its way again.
+    answer: Option<A>,
+    resends: u8,
+}
+
+impl<A> Default for Returned<A> {
+    fn default() -> Self {
+        Self {
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl<A> Returned<A> {
+    /// It came back.
+    pub(crate) fn push(&mut self, now: Instant, to: NodeId, question: u64, answer: A) {
+        let is_it = |(_, it): &(Instant, Parcel<A>)| it.to == to && it.question == question;
+        let resends = match self.answers.iter().position(is_it) {
+            Some(at) => self.answers.swap_remove(at).1.resends,
+            None => 0,
+        };
+        if resends < RESENDS_MAX && self.answers.len() < RETURNED_MAX {
+            let parcel = Parcel {
+                to,
+                question,
+                answer: Some(answer),
+                resends,
+            };
+            self.answers.push((now + RESEND_PAUSE, parcel));
+        }
+    }
+
+    /// Those that are to be sent again now.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(NodeId, u64, A)> {
+        self.answers
+            .retain(|(at, it)| it.answer.is_some() || *at + ARRIVED_AFTER > now);
+        let mut due = Vec::new();
+        for (at, it) in self.answers.iter_mut().filter(|(at, _)| *at <= now) {
+            if let Some(answer) = it.answer.take() {
+                it.resends += 1;
+                *at = now;
+                due.push((it.to, it.question, answer));
+            }
+        }
+        due
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = self.answers.iter().filter(|(_, it)| it.answer.is_some());
+        waiting.map(|(at, _)| *at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_came_back_is_sent_again_a_few_times() {
+        let mut returned = Returned::default();
+        let to = NodeId([1; 32]);
+        let mut sent = 0;
+        returned.push(Instant::default(), to, 7, "yes");
+        while let Some(now) = returned.poll_timeout() {
+            for (to, question, answer) in returned.due(now) {
+                sent += 1;
+                returned.push(now, to, question, answer);
+            }
+        }
+        assert_eq!(sent, RESENDS_MAX);
     }
 }

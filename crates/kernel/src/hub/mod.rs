@@ -34,7 +34,7 @@ use crate::measurement::Measurement;
 use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
 use crate::outbox::Outbox;
-use crate::questions::Questions;
+use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
 use crate::world::{CallId, Config, Input, Output, Token};
 
@@ -69,6 +69,7 @@ pub struct Kernel {
     pub(crate) objects: Objects,
     pub(crate) supervision: Supervision,
     pub(crate) questions: Questions<Task>,
+    returned: Returned<Result<Answer, Problem>>,
     /// Messages of this node to itself.
     loopback: VecDeque<Message>,
     /// Members by short id.
@@ -195,6 +196,7 @@ impl Kernel {
             objects: Objects::default(),
             supervision: Supervision::default(),
             questions: Questions::new(first_question),
+            returned: Returned::default(),
             loopback: VecDeque::new(),
             by_short: BTreeMap::new(),
             boot_reserved: first_boot + BOOTS_RESERVED,
@@ -310,6 +312,7 @@ impl Kernel {
         for (node, task) in self.questions.expire(self.now) {
             self.handle_silence(node, task);
         }
+        self.send_returned();
         self.expire_unsettled();
         self.expire_waiters();
         self.renew_waits();
@@ -342,6 +345,7 @@ impl Kernel {
             self.objects.poll_timeout(),
             self.supervision.poll_timeout(),
             self.questions.poll_timeout(),
+            self.returned.poll_timeout(),
             self.waiters.iter().map(|waiter| waiter.deadline).min(),
             self.waits.iter().map(|(at, _, _)| *at).min(),
             self.leaving_timeout(),

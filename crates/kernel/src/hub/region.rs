@@ -1,5 +1,6 @@
 //! Who is here: what membership says, what gossip brings, and what this node tells of itself.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -12,7 +13,7 @@ use wire::peer::{BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 use super::Kernel;
 use crate::auth::Learned;
 use crate::directory;
-use crate::limits::FAREWELL_TERM;
+use crate::limits::{CALL_DEADLINE, FAREWELL_TERM};
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
 use crate::world::Output;
@@ -279,13 +280,34 @@ impl Kernel {
     }
 
     pub(super) fn handle_undelivered(&mut self, to: NodeId, bytes: &[u8]) {
-        let message = wire::decode::<Message>(bytes, MESSAGE_BYTES_MAX);
-        if let Ok(Message::Ask { question, .. }) = message
-            && let Some(task) = self.questions.close(question, to)
-        {
-            self.handle_silence(to, task);
+        match wire::decode::<Message>(bytes, MESSAGE_BYTES_MAX) {
+            Ok(Message::Ask { question, .. }) => {
+                if let Some(task) = self.questions.close(question, to) {
+                    self.handle_silence(to, task);
+                }
+            }
+            Ok(Message::Answer { question, answer }) => {
+                self.returned.push(self.now, to, question, *answer);
+            }
+            Ok(
+                Message::Rumors(_)
+                | Message::SyncHello { .. }
+                | Message::SyncBuckets { .. }
+                | Message::SyncItems { .. }
+                | Message::Abandon { .. }
+                | Message::Reports(_),
+            )
+            | Err(_) => {}
         }
         self.membership.doubt(self.now, to.short_id());
+    }
+
+    /// Sends answers again that came back.
+    pub(super) fn send_returned(&mut self) {
+        for (to, question, answer) in self.returned.due(self.now) {
+            let answer = Box::new(answer);
+            self.send_now(to, Message::Answer { question, answer });
+        }
     }
 
     fn start_sync(&mut self, node: NodeId) {
@@ -470,6 +492,11 @@ impl Kernel {
             return false;
         }
         let old = before.as_ref();
+        if old.is_some_and(|old| facts.version >> 32 > old.version >> 32) {
+            // Its daemon began anew, and does not know what its former life was asked.
+            let soon = self.now + CALL_DEADLINE;
+            self.questions.hurry(facts.node, soon);
+        }
         if old.is_none_or(|old| old.addresses != facts.addresses) {
             self.write_sealed(Table::Facts, &facts.node.0, facts);
             self.tell_peer(facts.node);
