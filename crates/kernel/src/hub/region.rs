@@ -107,9 +107,6 @@ impl Kernel {
     }
 
     fn node_lost(&mut self, node: NodeId) {
-        self.waiters.retain(|waiter| {
-            !matches!(waiter.origin, super::Origin::Peer { node: origin, .. } if origin == node)
-        });
         self.directory.forget_copies_of(node);
         for task in self.questions.close_all_to(node) {
             self.handle_silence(node, task);
