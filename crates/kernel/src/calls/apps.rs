@@ -148,7 +148,8 @@ impl Kernel {
             Ok(objects) => objects,
             Err(problem) => return self.reply(origin, Err(problem)),
         };
-        let whole = target.part == Part::Whole || objects.len() == record.objects.len();
+        let whole = target.part == Part::Whole;
+        let all = whole || objects.len() == record.objects.len();
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "only calls about apps come here"
@@ -186,7 +187,7 @@ impl Kernel {
             }
             Request::StartApp(_) => self.start_app(origin, &record),
             Request::Remove(remove) => {
-                self.remove_app(origin, &record, objects, whole, remove.force);
+                self.remove_app(origin, &record, objects, all, remove.force);
             }
             Request::Scale(scale) => self.scale(origin, &record, scale.replicas),
             Request::Wait(_) => {

@@ -267,27 +267,25 @@ impl Kernel {
         let Some(mut placing) = self.placings.remove(&number) else {
             return;
         };
-        let born = self.directory.get(placing.app).map(|it| it.wanted.born);
         let is_current = self.is_current(number, &placing);
+        let record = self.directory.get(placing.app);
+        let is_of_another_app = record.is_some_and(|it| it.wanted.born != placing.born);
         match answer {
-            // It was started for an app that is no more. Its host does not know that yet.
-            Ok(Answer::Object(facts)) if born != Some(placing.born) => {
-                let stop = Ask::StopObject {
-                    object: facts.object,
-                    grace_ms: None,
-                    remove: true,
-                };
-                self.ask(from, stop, Task::Forget);
+            // Nobody waits for it. It is known like any that its host reports.
+            Ok(answer) if !is_current || is_of_another_app => {
+                if let Answer::Object(facts) = answer {
+                    let report = ObjectReport {
+                        facts: *facts,
+                        born: placing.born,
+                        removed: false,
+                    };
+                    self.handle_reports(from, [report].into());
+                }
+                if is_current {
+                    self.give_up(&placing);
+                }
             }
-            Ok(Answer::Object(facts)) if !is_current => {
-                let report = ObjectReport {
-                    facts: *facts,
-                    born: placing.born,
-                    removed: false,
-                };
-                self.handle_reports(from, [report].into());
-            }
-            Ok(_) | Err(_) if !is_current => {}
+            Err(_) if !is_current => {}
             Ok(Answer::Object(facts)) if facts.object == placing.object => {
                 let (app, index) = (placing.app, placing.index);
                 let chosen = Some(self.measurement.name(from));
