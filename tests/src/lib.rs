@@ -123,6 +123,23 @@ pub fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_string).collect()
 }
 
+/// Makes the terminal that a command will have as its input the one that signals come from.
+pub fn in_terminal(command: &mut Command) -> &mut Command {
+    // `setsid --ctty` does between fork and exec what safe Rust cannot.
+    let inner = command.get_program().to_os_string();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let environment: Vec<_> = command
+        .get_envs()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+        .collect();
+    *command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait"])
+        .arg(inner)
+        .args(arguments);
+    command.envs(environment)
+}
+
 /// One cloud on lab hosts: as many machines as it has hosts.
 #[derive(Debug)]
 pub struct LabCloud {
@@ -277,16 +294,7 @@ impl LoopbackCloud {
     /// When a node cannot be started.
     #[must_use]
     pub fn new(count: usize, uid: Option<u32>) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        if uid.is_some() {
-            nix::unistd::chown(directory.path(), uid.map(Into::into), uid.map(Into::into))
-                .expect("root may give it away");
-        }
-        let cloud = Self {
-            directory,
-            uid,
-            count,
-        };
+        let cloud = Self::strangers(count, uid);
         let _up = cloud.up(0).ok();
         let ticket = cloud
             .welkin(0, &format!("invite --uses {count}"))
@@ -301,6 +309,47 @@ impl LoopbackCloud {
             });
         }
         cloud
+    }
+
+    /// Machines that belong to no cloud yet.
+    ///
+    /// # Panics
+    /// When there is no room for them.
+    #[must_use]
+    pub fn strangers(count: usize, uid: Option<u32>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        if uid.is_some() {
+            nix::unistd::chown(directory.path(), uid.map(Into::into), uid.map(Into::into))
+                .expect("root may give it away");
+        }
+        Self {
+            directory,
+            uid,
+            count,
+        }
+    }
+
+    /// The power of a node goes: its daemon and all of its objects end at once.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&self, node: usize) {
+        let mut pids = vec![self.daemon(node).expect("it runs")];
+        let objects = fs::read_dir(self.state_dir(node).join("objects"));
+        for object in objects.expect("it has objects").flatten() {
+            let shim = fs::read_to_string(object.path().join("shim.pid"));
+            let first = shim.ok().and_then(|text| {
+                let word = text.split_whitespace().next().map(str::to_string);
+                word?.parse::<i32>().ok()
+            });
+            pids.extend(first);
+        }
+        for pid in pids {
+            let _gone = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
     }
 
     fn up(&self, node: usize) -> Ran {

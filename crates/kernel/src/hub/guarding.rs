@@ -254,11 +254,16 @@ impl Kernel {
             let lacking = supervisor::lacking(record, |node| self.reach(node));
             self.supervision.only_lacking(app, &lacking);
         }
+        // Those that are to be spread are placed one after the other: each must know where the
+        // others went.
+        let spec = record.wanted.spec.as_ref();
+        let spreads = spec.is_some_and(|spec| spec.placement.spread);
+        let placings_max = if spreads { 1 } else { PLACINGS_MAX };
         let unsettled = self.unsettled.contains_key(&app);
         for step in steps {
             match step {
                 Step::Place { index } if !unsettled => {
-                    if self.supervision.placing_count(app) < PLACINGS_MAX {
+                    if self.supervision.placing_count(app) < placings_max {
                         self.place(app, index);
                     }
                 }
