@@ -213,7 +213,11 @@ fn run_exits_as_docker_does_when_nothing_ran() {
             exit(frames, &ExitReason::NotStarted { code: 127, message });
         })),
     });
-    assert_eq!((code, err.as_str()), (127, "welkin: prog: not found\n"));
+    assert_eq!(code, 127);
+    assert!(
+        err.starts_with("welkin: prog: not found\n  try: welkin run -- sh -c"),
+        "{err}"
+    );
     let (code, _, err) = against("run prog", |path, _| match path {
         "app/run" => started(),
         _ => Answer::Stream(Box::new(|frames| drop(opened(frames)))),
@@ -494,7 +498,10 @@ fn several_targets_are_all_tried() {
         }
     });
     assert_eq!((code, out.as_str()), (1, "a\nc\n"));
-    assert_eq!(err, "welkin: no app is called `b`\n");
+    assert_eq!(
+        err,
+        "welkin: no app is called `b`\n  try: welkin ps -a; welkin nodes\n"
+    );
 }
 
 #[test]
