@@ -47,9 +47,18 @@ bench:
 	cargo build --release --locked -p welkin -p lab
 	cargo xtask bench
 
+# The completion files call the program by the name by which it was called to make them.
+SHARE = $(DESTDIR)/usr/local/share
+BY_NAME = env PATH="$(CURDIR)/target/release:$(PATH)" welkin
+
 install: build
 	install -D -m 755 target/release/welkin $(DESTDIR)/usr/local/bin/welkin
 	install -D -m 644 packaging/welkin.service $(DESTDIR)/etc/systemd/system/welkin.service
+	target/release/welkin man --dir $(SHARE)/man/man1 >/dev/null
+	mkdir -p $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(BY_NAME) completion bash >$(SHARE)/bash-completion/completions/welkin
+	$(BY_NAME) completion zsh >$(SHARE)/zsh/site-functions/_welkin
+	$(BY_NAME) completion fish >$(SHARE)/fish/vendor_completions.d/welkin.fish
 
 clean:
 	cargo clean

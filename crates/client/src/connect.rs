@@ -6,8 +6,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 use wire::call::{Problem, ProblemCode};
 
 use crate::CallError;
@@ -15,17 +17,38 @@ use crate::CallError;
 /// Longest path that fits into a `sockaddr_un` with its closing zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// How long the queue of a socket may be full (`EAGAIN`, connect(2)): a node that takes no callers
+/// for so long hangs.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts at a full queue.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Connects to the node that listens at `socket`.
 pub(crate) async fn connect(socket: &Path) -> Result<UnixStream, CallError> {
-    let connected = match short_name(socket) {
-        Ok((name, directory)) => {
-            let connected = UnixStream::connect(&name).await;
-            drop(directory);
-            connected
+    let begun = Instant::now();
+    loop {
+        match attempt(socket).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let waited = begun.elapsed();
+                if waited >= QUEUE_PATIENCE {
+                    return Err(CallError::Silent {
+                        path: socket.to_path_buf(),
+                        pid: None,
+                        waited,
+                    });
+                }
+                sleep(QUEUE_PAUSE).await;
+            }
+            connected => return connected.map_err(|error| explain(&error, socket)),
         }
-        Err(error) => Err(error),
-    };
-    connected.map_err(|error| explain(&error, socket))
+    }
+}
+
+async fn attempt(socket: &Path) -> Result<UnixStream, Error> {
+    let (name, directory) = short_name(socket)?;
+    let connected = UnixStream::connect(&name).await;
+    drop(directory);
+    connected
 }
 
 /// A name of the socket that fits into an address. Where the path does not, the name goes through

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wire::call::Problem;
 
@@ -12,6 +13,16 @@ pub enum CallError {
     NotUp {
         /// The socket.
         path: PathBuf,
+    },
+    /// Somebody listens on the socket and says nothing: the call may have had its effect, now or
+    /// later.
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// The process that listens, when it is known.
+        pid: Option<u32>,
+        /// For how long it was waited.
+        waited: Duration,
     },
     /// The node understood and refused: nothing was done, unless the problem says otherwise.
     Problem(Problem),
@@ -27,6 +38,18 @@ impl fmt::Display for CallError {
                 "this node is not up (no answer at {}); welkin up",
                 path.display()
             ),
+            Self::Silent { path, pid, waited } => {
+                f.write_str("the node ")?;
+                if let Some(pid) = pid {
+                    write!(f, "(process {pid}) ")?;
+                }
+                write!(
+                    f,
+                    "takes calls at {} but has not answered for {} s",
+                    path.display(),
+                    waited.as_secs()
+                )
+            }
             Self::Problem(problem) => problem.fmt(f),
             Self::Protocol(why) => f.write_str(why),
         }

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -12,6 +13,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use wire::call::{Problem, ProblemCode};
 
 use crate::CallError;
@@ -25,15 +27,20 @@ const STREAM_PROTOCOL: &str = "welkin-stream/1";
 
 type Requests = http1::SendRequest<Full<Bytes>>;
 
-/// Posts a call; the body of its successful answer.
-pub(crate) async fn post(socket: &Path, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+/// Posts a call; the body of its successful answer. Without a patience it is waited for without end.
+pub(crate) async fn post(
+    socket: &Path,
+    path: &str,
+    body: Vec<u8>,
+    patience: Option<Duration>,
+) -> Result<Bytes, CallError> {
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("/v1/{path}"))
         .header(HOST, "welkin")
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)));
-    let (status, answer) = ask(socket, request).await?;
+    let (status, answer) = ask(socket, request, patience).await?;
     if status.is_success() {
         Ok(answer)
     } else {
@@ -41,20 +48,26 @@ pub(crate) async fn post(socket: &Path, path: &str, body: Vec<u8>) -> Result<Byt
     }
 }
 
-/// Whether `GET /v1/health` is answered.
-pub(crate) async fn health(socket: &Path) -> bool {
+/// Asks `GET /v1/health`.
+pub(crate) async fn health(socket: &Path, patience: Duration) -> Result<(), CallError> {
     let request = Request::builder()
         .method(Method::GET)
         .uri("/v1/health")
         .header(HOST, "welkin")
         .body(Full::default());
-    ask(socket, request)
-        .await
-        .is_ok_and(|(status, _)| status.is_success())
+    let (status, answer) = ask(socket, request, Some(patience)).await?;
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(refusal(status, &answer))
+    }
 }
 
 /// Asks for a stream; the connection once it carries frames.
-pub(crate) async fn upgrade(socket: &Path) -> Result<(UnixStream, Vec<u8>), CallError> {
+pub(crate) async fn upgrade(
+    socket: &Path,
+    patience: Duration,
+) -> Result<(UnixStream, Vec<u8>), CallError> {
     let request: Request<Full<Bytes>> = Request::builder()
         .method(Method::POST)
         .uri("/v1/stream")
@@ -63,7 +76,9 @@ pub(crate) async fn upgrade(socket: &Path) -> Result<(UnixStream, Vec<u8>), Call
         .header(UPGRADE, STREAM_PROTOCOL)
         .body(Full::default())
         .map_err(broken)?;
-    let io = TokioIo::new(connect(socket).await?);
+    let connected = connect(socket).await?;
+    let silent = silent(socket, &connected, patience);
+    let io = TokioIo::new(connected);
     let (mut requests, connection) = http1::handshake(io).await.map_err(broken)?;
     let exchange = async {
         let response = requests.send_request(request).await.map_err(broken)?;
@@ -73,7 +88,9 @@ pub(crate) async fn upgrade(socket: &Path) -> Result<(UnixStream, Vec<u8>), Call
         }
         hyper::upgrade::on(response).await.map_err(broken)
     };
-    let upgraded = driven(connection.with_upgrades(), exchange).await?;
+    let upgraded = timeout(patience, driven(connection.with_upgrades(), exchange))
+        .await
+        .unwrap_or(Err(silent))?;
     let parts = upgraded
         .downcast::<TokioIo<UnixStream>>()
         .map_err(|_other| CallError::Protocol("the stream is not the socket".to_owned()))?;
@@ -83,15 +100,32 @@ pub(crate) async fn upgrade(socket: &Path) -> Result<(UnixStream, Vec<u8>), Call
 async fn ask(
     socket: &Path,
     request: hyper::http::Result<Request<Full<Bytes>>>,
+    patience: Option<Duration>,
 ) -> Result<(StatusCode, Bytes), CallError> {
     let request = request.map_err(broken)?;
-    let io = TokioIo::new(connect(socket).await?);
+    let connected = connect(socket).await?;
+    let late = patience.map(|it| (it, silent(socket, &connected, it)));
+    let io = TokioIo::new(connected);
     let (mut requests, connection): (Requests, _) = http1::handshake(io).await.map_err(broken)?;
     let exchange = async {
         let response = requests.send_request(request).await.map_err(broken)?;
         whole(response).await
     };
-    driven(connection, exchange).await
+    let driven = driven(connection, exchange);
+    match late {
+        Some((patience, silent)) => timeout(patience, driven).await.unwrap_or(Err(silent)),
+        None => driven.await,
+    }
+}
+
+/// That the process at the other end took the call and did not answer in time.
+fn silent(socket: &Path, connected: &UnixStream, waited: Duration) -> CallError {
+    let peer = connected.peer_cred().ok();
+    CallError::Silent {
+        path: socket.to_path_buf(),
+        pid: peer.and_then(|it| u32::try_from(it.pid()?).ok()),
+        waited,
+    }
 }
 
 async fn whole(response: Response<Incoming>) -> Result<(StatusCode, Bytes), CallError> {

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! What this crate is not: it decides nothing, keeps no state between calls and starts no tasks.
-//! Dropping the future of a call drops its connection, and the node then abandons the call.
+//! Dropping the future of a call drops its connection, and the node then abandons the call. A node
+//! that takes calls and says nothing is given up on: see [`CallError::Silent`].
 
 mod connect;
 mod error;
@@ -20,12 +21,19 @@ mod exchange;
 mod stream;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use wire::call::Call;
+use wire::call::{Call, Request};
 use wire::stream::Open;
 
 pub use error::CallError;
 pub use stream::{Reader, Stream, Writer};
+
+/// How long a node may take to answer: longer than any deadline that it keeps itself, so that its
+/// own words about what is late win.
+const PATIENCE: Duration = Duration::from_secs(65);
+/// How long it may take to say that it is well, which needs nobody else.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whoever asks one node. Cheap to make and to clone: it holds no connection.
 #[derive(Debug, Clone)]
@@ -50,7 +58,15 @@ impl Client {
 
     /// Whether a node answers at all.
     pub async fn is_up(&self) -> bool {
-        exchange::health(&self.socket).await
+        self.health().await.is_ok()
+    }
+
+    /// Whether a node answers at all, and if not, why.
+    ///
+    /// # Errors
+    /// As [`Client::call`], but a node that says nothing is given up on after two seconds.
+    pub async fn health(&self) -> Result<(), CallError> {
+        exchange::health(&self.socket, HEALTH_PATIENCE).await
     }
 
     /// Makes a system call and waits for its answer.
@@ -58,10 +74,12 @@ impl Client {
     /// # Errors
     /// [`CallError::NotUp`] when nothing was asked because nobody listens;
     /// [`CallError::Problem`] when the node refused; [`CallError::Protocol`] when the connection
-    /// broke or the answer makes no sense, in which case the call may have had its effect.
+    /// broke or the answer makes no sense, and [`CallError::Silent`] when none came in time; in
+    /// both cases the call may have had its effect.
     pub async fn call<C: Call>(&self, request: C) -> Result<C::Response, CallError> {
         let body = serde_json::to_vec(&request).map_err(|e| CallError::Protocol(e.to_string()))?;
-        let answer = exchange::post(&self.socket, C::PATH, body).await?;
+        let patience = patience(&request.into());
+        let answer = exchange::post(&self.socket, C::PATH, body, patience).await?;
         serde_json::from_slice(&answer).map_err(|error| {
             CallError::Protocol(format!("the answer to {} makes no sense: {error}", C::PATH))
         })
@@ -73,7 +91,22 @@ impl Client {
     /// As [`Client::call`]. What the object's side finds wrong comes later, as a
     /// [`wire::stream::Kind::Failure`] frame.
     pub async fn open(&self, open: Open) -> Result<Stream, CallError> {
-        let socket = exchange::upgrade(&self.socket).await?;
+        let socket = exchange::upgrade(&self.socket, PATIENCE).await?;
         Stream::begin(socket, &open).await
+    }
+}
+
+/// How long the answer to a call may take; `None` where it has no end.
+fn patience(request: &Request) -> Option<Duration> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all others have the usual deadline"
+    )]
+    match request {
+        Request::Wait(_) => None,
+        Request::StopApp(stop) => {
+            Some(PATIENCE + Duration::from_millis(stop.grace_ms.unwrap_or(0).into()))
+        }
+        _ => Some(PATIENCE),
     }
 }

@@ -5,7 +5,7 @@ mod fake;
 
 use client::{CallError, Client};
 use fake::{Answer, serve};
-use wire::call::{Kill, NodeList, Problem, ProblemCode, StopApp};
+use wire::call::{Kill, NodeList, Problem, ProblemCode, StopApp, Wait};
 use wire::id::{NodeId, ObjectId};
 use wire::stream::{Frame, Kind, Open, PAYLOAD_BYTES_MAX, What};
 
@@ -167,4 +167,52 @@ fn a_path_longer_than_a_socket_address_works() {
     let nobody = Client::at(deep.join("other.sock"));
     let error = wait(nobody.call(NodeList {})).unwrap_err();
     assert!(matches!(error, CallError::NotUp { .. }));
+}
+
+/// A node that hung (a disk that did not come back) held every verb for ever, and its callers did
+/// not learn which process to look at.
+#[test]
+fn a_node_that_takes_calls_and_says_nothing_is_given_up_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("welkin.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let client = Client::at(&socket);
+    let silent = |seconds| CallError::Silent {
+        path: socket.clone(),
+        pid: Some(std::process::id()),
+        waited: std::time::Duration::from_secs(seconds),
+    };
+    let stop = |grace_ms| StopApp {
+        target: "web".into(),
+        grace_ms,
+    };
+    runtime.block_on(async {
+        assert_eq!(client.health().await, Err(silent(2)));
+        assert_eq!(client.call(NodeList {}).await, Err(silent(65)));
+        assert_eq!(client.call(stop(Some(90_000))).await, Err(silent(155)));
+        assert_eq!(client.open(attach()).await.unwrap_err(), silent(65));
+        let target = "job".into();
+        let day = std::time::Duration::from_secs(86_400);
+        let waited = tokio::time::timeout(day, client.call(Wait { target })).await;
+        assert!(waited.is_err(), "a program may run for ever: {waited:?}");
+    });
+}
+
+#[test]
+fn a_full_queue_is_tried_again_before_it_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("welkin.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _in_the_queue = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let error = wait(Client::at(&socket).health()).unwrap_err();
+    assert!(
+        matches!(error, CallError::Silent { pid: None, .. }),
+        "{error:?}"
+    );
 }

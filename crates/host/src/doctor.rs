@@ -19,7 +19,26 @@ const FREE_BYTES_ADVICE: u64 = 2 * 1024 * 1024 * 1024;
 /// A wall clock before this was never set (2024-01-01).
 const CLOCK_MILLIS_MIN: u64 = 1_704_067_200_000;
 
-/// What a check may look at.
+/// What can be found out about this machine while no node runs on it: for one that does not start.
+#[must_use]
+pub fn examine_machine(state_dir: &Path) -> Findings {
+    // The directory may not be there yet: what matters is the file system below it.
+    let there = state_dir.ancestors().find(|it| it.exists());
+    let patient = Patient {
+        state_dir: there.unwrap_or(state_dir).to_path_buf(),
+        bound: Vec::new(),
+        addresses: Vec::new(),
+        alarms: Vec::new(),
+        control_groups: Vec::new(),
+    };
+    let mut findings = Findings {
+        findings: Vec::new(),
+    };
+    examine(&patient, &mut findings);
+    findings
+}
+
+/// What a check may look at. Without links that are bound, nothing is said of the network.
 #[derive(Debug, Clone)]
 pub(crate) struct Patient {
     pub(crate) state_dir: std::path::PathBuf,
@@ -79,14 +98,16 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
         );
     }
     let bound: Vec<_> = patient.bound.iter().map(ToString::to_string).collect();
-    let summary = format!("links listen on UDP {}", bound.join(", "));
-    add(Severity::Fine, summary, "");
+    if !bound.is_empty() {
+        let summary = format!("links listen on UDP {}", bound.join(", "));
+        add(Severity::Fine, summary, "");
+    }
     let is_local = |address: &String| {
         address
             .parse::<SocketAddr>()
             .is_ok_and(|address| address.ip().is_loopback())
     };
-    if patient.addresses.iter().all(is_local) {
+    if !bound.is_empty() && patient.addresses.iter().all(is_local) {
         let summary = "no other machine can reach this node: it has only loopback addresses";
         add(
             Severity::Advice,
@@ -139,7 +160,7 @@ mod tests {
         };
         let patient = Patient {
             state_dir: "/".into(),
-            bound: vec![],
+            bound: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
             addresses: vec!["127.0.0.1:1".to_owned()],
             alarms: vec![alarm],
             control_groups: vec![],
@@ -155,5 +176,14 @@ mod tests {
                 "{finding:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_machine_without_a_node_is_examined_but_for_its_network() {
+        let top = tempfile::tempdir().unwrap();
+        let found = examine_machine(&top.path().join("not/yet")).findings;
+        let has = |words: &str| found.iter().any(|it| it.summary.contains(words));
+        assert!(has("MiB are free"), "{found:?}");
+        assert!(!has("links listen") && !has("loopback"), "{found:?}");
     }
 }

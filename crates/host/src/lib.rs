@@ -10,7 +10,7 @@
 //! | `shims` | the objects on this machine |
 //! | `server`, `api`, `calls` | system calls over the Unix socket |
 //! | `streams`, `frames` | terminals, logs and files |
-//! | `events`, `metrics`, `doctor` | what people want to know |
+//! | `events`, `metrics`, [`doctor`] | what people want to know |
 //! | `measure`, `addresses`, `clock`, `notify` | the machine |
 //!
 //! What it is not: it decides nothing. Whatever involves a choice is an output of the kernel.
@@ -21,7 +21,7 @@ mod calls;
 mod clock;
 pub mod daemon;
 mod disk;
-mod doctor;
+pub mod doctor;
 mod events;
 mod frames;
 pub mod home;

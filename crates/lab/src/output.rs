@@ -1,18 +1,21 @@
 //! What the command prints: results on standard output, refusals on standard error.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the output module"
-)]
-
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use lab::{Link, LinkStatus, Status};
 
 /// Refuses, in one line.
 pub(crate) fn refuse(reason: &str) {
-    eprintln!("lab: {reason}");
+    // Nobody has to hear it.
+    drop(writeln!(io::stderr().lock(), "lab: {reason}"));
+}
+
+/// Writes lines. Whoever read the first of them and went away wants to hear no more: `lab status |
+/// head -1` is no mistake.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
 /// Says which hosts have come up.
@@ -22,17 +25,20 @@ pub(crate) fn started(status: &Status) {
         .iter()
         .map(|host| format!("{} {}", host.name, host.address))
         .collect();
-    println!("{}", hosts.join("\n"));
+    print(&format!("{}\n", hosts.join("\n")));
 }
 
 pub(crate) fn json(status: &Status) {
     let text = serde_json::to_string_pretty(status).expect("a status has no maps with odd keys");
-    println!("{text}");
+    print(&format!("{text}\n"));
 }
 
 pub(crate) fn table(status: &Status) {
-    println!("lab {} (process {})", status.name, status.owner_pid);
-    println!();
+    print(&drawn(status));
+}
+
+fn drawn(status: &Status) -> String {
+    let mut text = format!("lab {} (process {})\n\n", status.name, status.owner_pid);
     let mut rows = vec![["HOST", "ADDRESS", "STATE", "INIT", "SITE", "DISK"].map(str::to_owned)];
     for host in &status.hosts {
         rows.push([
@@ -44,25 +50,24 @@ pub(crate) fn table(status: &Status) {
             host.state_directory.display().to_string(),
         ]);
     }
-    print_columns(&rows);
-    println!();
+    text.push_str(&columns(&rows));
+    text.push('\n');
     if !status.capabilities.wan {
-        println!(
-            "no network of its own: {}",
-            status.capabilities.missing.join("; ")
-        );
-        return;
+        let missing = status.capabilities.missing.join("; ");
+        text.push_str(&format!("no network of its own: {missing}\n"));
+        return text;
     }
-    links(&status.links);
+    text.push_str(&links(&status.links));
     let frames = status.counters;
-    println!(
-        "frames: {} delivered, {} lost, {} cut, {} overflowed",
+    text.push_str(&format!(
+        "frames: {} delivered, {} lost, {} cut, {} overflowed\n",
         frames.delivered, frames.lost, frames.cut, frames.overflowed
-    );
+    ));
+    text
 }
 
 /// The links that are not perfect, both directions in one row where they are alike.
-fn links(all: &[LinkStatus]) {
+fn links(all: &[LinkStatus]) -> String {
     let find: BTreeMap<(&str, &str), &LinkStatus> = all
         .iter()
         .map(|link| ((link.from.as_str(), link.to.as_str()), link))
@@ -90,21 +95,25 @@ fn links(all: &[LinkStatus]) {
             if link.cut { "cut" } else { "" }.to_owned(),
         ]);
     }
-    if rows.len() == 1 {
-        println!("all links are perfect");
+    let mut text = if rows.len() == 1 {
+        "all links are perfect\n".to_owned()
     } else {
-        print_columns(&rows);
-    }
-    println!();
+        columns(&rows)
+    };
+    text.push('\n');
+    text
 }
 
-fn print_columns<const N: usize>(rows: &[[String; N]]) {
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let mut text = String::new();
     for row in rows {
         let cells = row.iter().enumerate();
         let line: Vec<String> = cells
             .map(|(column, cell)| format!("{cell:<0$}", width(column)))
             .collect();
-        println!("{}", line.join("  ").trim_end());
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
     }
+    text
 }

@@ -3,13 +3,15 @@
 //! The shell calls this program with `COMPLETE` set for each press of the key. The node is asked
 //! with little patience: no names are better than a shell that hangs.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use clap_complete::env::CompleteEnv;
+use nix::sys::signal::Signal;
 use wire::call::{AppList, Call, NodeList};
 
 use crate::cli;
@@ -63,11 +65,7 @@ pub(crate) fn targets(typed: &OsStr) -> Vec<CompletionCandidate> {
 pub(crate) fn places(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates = PathCompleter::any().complete(typed);
     let objects = targets(typed).into_iter();
-    candidates.extend(objects.map(|it| {
-        let mut place = it.get_value().to_owned();
-        place.push(":/");
-        CompletionCandidate::new(place).help(it.get_help().cloned())
-    }));
+    candidates.extend(objects.map(|it| followed_by(&it, ":/")));
     candidates
 }
 
@@ -80,6 +78,42 @@ pub(crate) fn apps(typed: &OsStr) -> Vec<CompletionCandidate> {
     let apps = ask(list).map(|(_, answer)| answer.apps);
     let about = |app: wire::call::AppSummary| (app.name, human::command(&app.command));
     matching(typed, apps.into_iter().flatten().map(about).collect())
+}
+
+/// Apps, and that a number follows.
+pub(crate) fn counts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    apps(typed)
+        .into_iter()
+        .map(|it| followed_by(&it, "="))
+        .collect()
+}
+
+fn followed_by(candidate: &CompletionCandidate, end: &str) -> CompletionCandidate {
+    let mut value = candidate.get_value().to_owned();
+    value.push(end);
+    CompletionCandidate::new(value).help(candidate.get_help().cloned())
+}
+
+/// Signals.
+pub(crate) fn signals(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let names = Signal::iterator().map(Signal::as_str);
+    let names = names.filter_map(|name| name.strip_prefix("SIG"));
+    matching(
+        typed,
+        names.map(|name| (name.to_owned(), String::new())).collect(),
+    )
+}
+
+/// Restart policies.
+pub(crate) fn restarts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let policies = [
+        ("no", "what has ended has ended"),
+        ("on-failure", "again when it fails"),
+        ("on-failure:5", "again when it fails, so many times"),
+        ("always", "again whenever it ends"),
+    ];
+    let policies = policies.map(|(name, about)| (name.to_owned(), about.to_owned()));
+    matching(typed, policies.to_vec())
 }
 
 /// Nodes.
@@ -111,10 +145,32 @@ fn ask<C: Call>(request: C) -> Option<(Context, C::Response)> {
 
 /// The directory that the command line being completed names, or the environment.
 fn state_dir() -> Option<PathBuf> {
-    let mut words = std::env::args_os().skip_while(|word| word != "--state-dir");
-    let flag = words.nth(1);
-    flag.or_else(|| std::env::var_os("WELKIN_STATE_DIR"))
-        .map(PathBuf::from)
+    let named = named_state_dir(std::env::args_os());
+    let named = named.or_else(|| std::env::var_os("WELKIN_STATE_DIR"));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    named.map(|directory| expand(Path::new(&directory), home))
+}
+
+/// The directory after `--state-dir` or `--state-dir=`.
+fn named_state_dir(mut words: impl Iterator<Item = OsString>) -> Option<OsString> {
+    while let Some(word) = words.next() {
+        if word == "--state-dir" {
+            // Bash takes the equals sign for a word of its own.
+            return words.find(|word| word != "=");
+        }
+        if let Some(directory) = word.as_encoded_bytes().strip_prefix(b"--state-dir=") {
+            return Some(OsStr::from_bytes(directory).to_owned());
+        }
+    }
+    None
+}
+
+/// What the shell would make of `~` if the line were carried out.
+fn expand(directory: &Path, home: Option<PathBuf>) -> PathBuf {
+    match (directory.strip_prefix("~"), home) {
+        (Ok(below), Some(home)) => home.join(below),
+        (Ok(_) | Err(_), _) => directory.to_path_buf(),
+    }
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> Option<T> {
@@ -135,5 +191,37 @@ mod tests {
         let offered = matching(OsStr::new("we"), names.to_vec());
         let values: Vec<_> = offered.iter().map(|it| it.get_value().to_owned()).collect();
         assert_eq!(values, ["web", "web/0"]);
+    }
+
+    #[test]
+    fn the_state_directory_is_read_as_the_shell_would() {
+        let check = |line: &str, expected: Option<&str>| {
+            let words = line.split(' ').map(OsString::from);
+            let named = named_state_dir(words);
+            let home = Some(PathBuf::from("/home/me"));
+            let read = named.map(|it| expand(Path::new(&it), home));
+            assert_eq!(read, expected.map(PathBuf::from), "{line}");
+        };
+        check("welkin --state-dir /x ps", Some("/x"));
+        check("welkin ps --state-dir=/x", Some("/x"));
+        check("welkin ps --state-dir = /x", Some("/x"));
+        check("welkin ps --state-dir=~/x", Some("/home/me/x"));
+        check("welkin --state-dir ~ ps", Some("/home/me"));
+        check("welkin --state-dir ~other ps", Some("~other"));
+        check("welkin ps", None);
+    }
+
+    #[test]
+    fn words_that_are_known_are_offered() {
+        let values = |offered: Vec<CompletionCandidate>| -> Vec<OsString> {
+            offered.iter().map(|it| it.get_value().to_owned()).collect()
+        };
+        assert_eq!(values(signals(OsStr::new("HU"))), ["HUP"]);
+        assert_eq!(
+            values(restarts(OsStr::new("on-failure:"))),
+            ["on-failure:5"]
+        );
+        let app = CompletionCandidate::new("web");
+        assert_eq!(values(vec![followed_by(&app, "=")]), ["web="]);
     }
 }

@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Founding;
+use crate::signals::Signals;
 use crate::{output, progress};
 
 /// A log that is longer when the daemon starts is put aside.
@@ -22,8 +26,10 @@ const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const POLL: Duration = Duration::from_millis(15);
 /// How long it may take: a large disk after a power cut.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one that is not wanted any more may take to end by itself.
+const GRACE: Duration = Duration::from_secs(3);
 /// How much of the log is looked through for the reason of a failure.
-const LOG_TAIL_BYTES: usize = 16 * 1024;
+const LOG_TAIL_BYTES: u64 = 16 * 1024;
 /// How many lines of the log are shown when it gives no reason.
 const LOG_TAIL_LINES: usize = 12;
 
@@ -35,13 +41,28 @@ pub(crate) async fn start(
     ticket: Option<&str>,
 ) -> Result<(), Failure> {
     let log = Log::open(&context.state_dir)?;
+    // Whoever leaves before the node serves must not leave a daemon at work.
+    let mut signals = Signals::catch()?;
     let mut child = spawn(context, founding, ticket.is_some(), &log)?;
     if let (Some(mut pipe), Some(ticket)) = (child.stdin.take(), ticket) {
         // A daemon that has ended already says why in its log.
         drop(pipe.write_all(ticket.as_bytes()));
     }
-    let waiting = tokio::time::timeout(PATIENCE, ready(context, &mut child, &log));
-    let waited = progress::shown(context.screen, "starting the node", waiting).await;
+    let waited = {
+        let waiting = tokio::time::timeout(PATIENCE, ready(context, &mut child, &log));
+        let waiting = progress::shown(context.screen, "starting the node", waiting);
+        tokio::select! {
+            waited = waiting => Ok(waited),
+            signal = signals.next() => Err(signal),
+        }
+    };
+    let waited = match waited {
+        Ok(waited) => waited,
+        Err(signal) => {
+            end(&mut child).await;
+            return Err(Failure::silent(signal.saturating_add(128)));
+        }
+    };
     waited.unwrap_or_else(|_late| {
         let text = format!(
             "the node does not answer yet; its process is {}",
@@ -49,6 +70,22 @@ pub(crate) async fn start(
         );
         Err(Failure::new(text).remedy(format!("less {}", log.path.display())))
     })
+}
+
+/// Ends a daemon that is not wanted any more. What it has written by then, a second attempt uses.
+async fn end(child: &mut Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // It fails only for a daemon that has ended already.
+        let _ended = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    let ended = async {
+        while let Ok(None) = child.try_wait() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
+        drop(child.kill().and_then(|()| child.wait()));
+    }
 }
 
 fn spawn(context: &Context, founding: &Founding, joins: bool, log: &Log) -> Result<Child, Failure> {
@@ -132,24 +169,40 @@ impl Log {
         if let Some(failure) = stated_reason(&text) {
             return failure;
         }
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines
-            .iter()
-            .skip(lines.len().saturating_sub(LOG_TAIL_LINES));
-        last.for_each(|line| output::say(line));
+        tail(&text).iter().for_each(|line| output::say(line));
         Failure::new(format!("the node did not start ({status})"))
             .remedy(format!("less {}", self.path.display()))
     }
 
     fn said(&self) -> io::Result<String> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.begins_at))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let tail = bytes.len().saturating_sub(LOG_TAIL_BYTES);
-        let bytes = bytes.get(tail..).unwrap_or_default();
-        Ok(String::from_utf8_lossy(bytes).into_owned())
+        end_of(&self.path, self.begins_at)
     }
+}
+
+/// The last lines of the log of a daemon; none when it cannot be read.
+pub(crate) fn last_lines(log: &Path) -> Vec<String> {
+    tail(&end_of(log, 0).unwrap_or_default())
+}
+
+fn tail(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(LOG_TAIL_LINES);
+    lines
+        .iter()
+        .skip(skipped)
+        .map(|it| (*it).to_owned())
+        .collect()
+}
+
+/// The end of a file, but nothing before this place.
+fn end_of(path: &Path, begins_at: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(LOG_TAIL_BYTES).max(begins_at);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Makes a directory that only its owner may enter, and those above it as usual.
@@ -189,22 +242,16 @@ pub(crate) fn serve(
         let _group_leader = nix::unistd::setsid();
     }
     log_to_standard_error(context);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let served = runtime.block_on(Box::pin(async {
-        let options = host::Options {
-            listen: founding.listen.clone(),
-            name: founding.name.clone(),
-            labels: founding.labels.iter().cloned().collect(),
-            ticket,
-            program_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..host::Options::new(context.state_dir.clone())
-        };
-        host::serve(options).await.map_err(told)
-    }));
-    runtime.shutdown_background();
-    served.map(|()| 0)
+    let options = host::Options {
+        listen: founding.listen.clone(),
+        name: founding.name.clone(),
+        labels: founding.labels.iter().cloned().collect(),
+        ticket,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..host::Options::new(context.state_dir.clone())
+    };
+    host::run(options).map_err(told)?;
+    Ok(0)
 }
 
 /// An error of the host as a failure; what comes after a semicolon is what to do.

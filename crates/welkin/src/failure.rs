@@ -5,6 +5,8 @@ use std::io;
 use client::CallError;
 use wire::call::{Problem, ProblemCode};
 
+use crate::context::daemon_log;
+
 /// Exit code of a failure of any verb.
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// Exit code of wrong usage.
@@ -75,6 +77,15 @@ impl From<CallError> for Failure {
                 path.display()
             ))
             .remedy("welkin up"),
+            CallError::Silent { ref path, pid, .. } => {
+                let log = daemon_log(path);
+                let process = pid.map_or("its process".to_owned(), |pid| pid.to_string());
+                let remedy = format!(
+                    "less {}; when it hangs: kill -9 {process} (objects go on), then welkin up",
+                    log.display()
+                );
+                Self::new(error.to_string()).remedy(remedy)
+            }
             CallError::Problem(problem) => problem.into(),
             CallError::Protocol(why) => Self::new(why).remedy("welkin doctor"),
         }
@@ -83,7 +94,12 @@ impl From<CallError> for Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let failure = Self::new(problem.detail).remedy(problem.remedy);
+        let remedy = if problem.remedy.is_empty() {
+            usual_remedy(&problem.code).to_owned()
+        } else {
+            problem.remedy
+        };
+        let failure = Self::new(problem.detail).remedy(remedy);
         if let ProblemCode::NotStarted { exit } = problem.code {
             Self {
                 exit,
@@ -93,6 +109,32 @@ impl From<Problem> for Failure {
         } else {
             failure
         }
+    }
+}
+
+/// What to do about something that is not there, when no better is known.
+pub(crate) const REMEDY_NOT_FOUND: &str = "welkin ps -a; welkin nodes";
+
+/// What to do about a problem whose finder says nothing of it.
+fn usual_remedy(code: &ProblemCode) -> &'static str {
+    match code {
+        ProblemCode::Invalid => "welkin --help",
+        ProblemCode::NotFound => REMEDY_NOT_FOUND,
+        ProblemCode::Conflict => "welkin ps -a",
+        ProblemCode::Ambiguous => "write more of the name",
+        ProblemCode::NoFit => "welkin nodes -o wide, to see what there is",
+        ProblemCode::Busy => "the same again in a moment",
+        ProblemCode::Unreachable | ProblemCode::TimedOut => "welkin nodes, then the same again",
+        ProblemCode::Forbidden => "sudo welkin …",
+        ProblemCode::BadTicket => "welkin invite, on a machine of the cloud, for a new ticket",
+        ProblemCode::NotStarted { exit: 127 } => {
+            "welkin run -- sh -c 'ls /usr/bin', to see what its node has; \
+             --host or --constraint chooses the node"
+        }
+        ProblemCode::NotStarted { exit: 126 } => {
+            "chmod +x FILE, or run it by its interpreter: welkin run -- sh FILE"
+        }
+        ProblemCode::NotStarted { .. } | ProblemCode::Internal => "welkin doctor",
     }
 }
 
@@ -118,6 +160,20 @@ mod tests {
         let not_found = Problem::new(ProblemCode::NotStarted { exit: 127 }, "no such program");
         assert_eq!(Failure::from(not_found).beside_a_program().exit, 127);
         assert_eq!(Failure::usage("x").beside_a_program().exit, EXIT_USAGE);
+    }
+
+    #[test]
+    fn a_silent_node_is_named_by_its_process() {
+        let failure = Failure::from(CallError::Silent {
+            path: "/x/welkin.sock".into(),
+            pid: Some(812),
+            waited: std::time::Duration::from_secs(60),
+        });
+        let expected = "the node (process 812) takes calls at /x/welkin.sock but has not answered \
+                        for 60 s";
+        assert_eq!(failure.detail, expected);
+        assert!(failure.remedy.starts_with("less /x/daemon.log; "));
+        assert!(failure.remedy.contains("kill -9 812 "));
     }
 
     #[test]

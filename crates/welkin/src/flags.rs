@@ -54,6 +54,9 @@ pub(crate) struct Output {
     /// Leave the headers out.
     #[arg(long)]
     pub(crate) no_headers: bool,
+    /// Show ids and commands whole, as -o wide does.
+    #[arg(long)]
+    no_trunc: bool,
 }
 
 impl Output {
@@ -72,7 +75,13 @@ impl Output {
 
     /// Whether what is printed is meant for a program.
     pub(crate) fn is_for_programs(&self) -> bool {
-        self.quiet || self.template().is_some() || matches!(self.form(), Form::Json | Form::Yaml)
+        let programs = [Form::Json, Form::Yaml, Form::Name];
+        self.quiet || self.template().is_some() || programs.contains(&self.form())
+    }
+
+    /// Whether ids and commands are shown whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.no_trunc || self.form() == Form::Wide
     }
 
     /// For tests: a form without anything else.
@@ -116,6 +125,18 @@ pub(crate) struct Targets {
     pub(crate) targets: Vec<String>,
 }
 
+/// Names of apps.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Apps {
+    /// Apps.
+    #[arg(
+        required = true,
+        value_name = "APP",
+        add = ArgValueCompleter::new(completion::apps)
+    )]
+    pub(crate) apps: Vec<String>,
+}
+
 /// The name of one app or object.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
@@ -132,11 +153,19 @@ pub(crate) struct Node {
     pub(crate) node: String,
 }
 
+/// Again and again: flag of verbs that list.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Watching {
+    /// Show it again and again, until q is pressed; once when standard output is no terminal.
+    #[arg(short, long, conflicts_with_all = ["format", "quiet"])]
+    pub(crate) watch: bool,
+}
+
 /// What makes a node: flags of `up` and `join`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Founding {
     /// Address to listen on for other nodes; may be given more than once.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse::listen)]
     pub(crate) listen: Vec<std::net::SocketAddr>,
     /// Name of this node; the machine's host name when absent.
     #[arg(long)]

@@ -22,6 +22,7 @@ mod signals;
 mod targets;
 mod terminal;
 mod verb;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -52,8 +52,7 @@ pub(crate) fn bugs(verb: &str) -> &'static str {
              the lines of each object."
         }
         "welkin-events" => {
-            "Each node remembers its own events, and only some: what a lost node saw is lost. \
-             Nodes that join while events are followed are not followed."
+            "Each node remembers its own events, and only some: what a lost node saw is lost."
         }
         "welkin-cp" => {
             "A copy between two objects goes through this machine: cp to -, then from -."
@@ -95,12 +94,14 @@ examples! {
     DOWN: "welkin down  # stop this node; welkin up brings it back";
     NODES: "welkin nodes"
         "welkin nodes -o wide"
+        "welkin nodes -w  # again and again; q quits"
         "welkin nodes --format '{{.name}} {{.capacity.memory_bytes}}'";
     NODE: "welkin node ls"
         "welkin node drain atlas  # before its machine is switched off";
     NODE_INSPECT: "welkin node inspect  # this node"
         "welkin node inspect atlas -o json";
-    NODE_DRAIN: "welkin node drain atlas";
+    NODE_DRAIN: "welkin node drain atlas  # returns once it is empty"
+        "welkin node drain --force atlas  # also end what would stay";
     NODE_RESUME: "welkin node resume atlas";
     NODE_LABEL: "welkin node label atlas disk=ssd arch-  # set one, remove one";
     NODE_RM: "welkin node rm atlas  # it can never come back without a new ticket";
@@ -110,13 +111,15 @@ examples! {
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"
+        "welkin ps -w  # again and again; q quits"
         "welkin ps --format '{{.app_name}} {{.phase}}'";
     LOGS: "welkin logs web"
         "welkin logs -f --tail 20 web/0"
         "welkin logs -t --since 10m web";
     EXEC: "welkin exec web/0 -- ls -l /"
         "welkin exec -it web -- sh";
-    ATTACH: "welkin attach web/0  # Ctrl-P Ctrl-Q leaves";
+    ATTACH: "welkin attach web/0  # Ctrl-C leaves, or Ctrl-P Ctrl-Q in a terminal"
+        "welkin attach --signals web/0  # Ctrl-C goes to the program";
     CP: "welkin cp web:/etc/hosts .  # from an object"
         "welkin cp site web/0:/srv/  # to an object"
         "welkin cp web:/var/log - | tar tv  # as a tar archive";
@@ -126,7 +129,7 @@ examples! {
     KILL: "welkin kill web  # at once"
         "welkin kill -s HUP web/0";
     RM: "welkin rm web"
-        "welkin rm -f $(welkin ps -a -o name)  # everything"
+        "welkin rm -f $(welkin ps -a -q)  # everything"
         "welkin rm -f web db  # also when they run";
     WAIT: "welkin wait job  # prints its exit code";
     SCALE: "welkin scale web=5 db=2"
@@ -135,7 +138,7 @@ examples! {
         "welkin inspect web/0 -o json"
         "welkin inspect web --format '{{json .spec.program.arguments}}'";
     EXPLAIN: "welkin explain web  # why it is where it is";
-    STATS: "welkin stats"
+    STATS: "welkin stats  # q quits"
         "welkin stats --no-stream web";
     TOP: "welkin top  # q quits";
     EVENTS: "welkin events"

@@ -3,12 +3,25 @@
 //! Each function takes the text of one value and returns the value or a sentence that says what
 //! was expected, with an example.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use wire::spec::{Constraint, Restart, parse_amount};
 
 use crate::clock;
+
+/// `ADDRESS:PORT`.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_no_address| "write ADDRESS:PORT, for example 0.0.0.0:7117".to_owned())
+}
+
+/// The name of an app.
+pub(crate) fn app_name(text: &str) -> Result<String, String> {
+    wire::spec::check_name(text).map_err(|error| format!("{error}; write for example web-1"))?;
+    Ok(text.to_owned())
+}
 
 /// `KEY=VALUE`.
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
@@ -244,6 +257,16 @@ mod tests {
         assert!(label_edit("disk").is_err());
         assert!(label_edit("=x").is_err());
         assert!(label_edit("-").is_err());
+    }
+
+    #[test]
+    fn addresses_have_a_port_and_names_small_letters() {
+        assert_eq!(listen("0.0.0.0:7117"), Ok(SocketAddr::from(([0; 4], 7117))));
+        assert!(listen("[::]:0").is_ok());
+        assert!(listen("7117").unwrap_err().contains("0.0.0.0:7117"));
+        assert!(listen("localhost:1").is_err());
+        assert_eq!(app_name("web"), Ok("web".to_owned()));
+        assert!(app_name("Web!").unwrap_err().contains("web-1"));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 use std::future::pending;
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use client::{Client, Reader, Stream, Writer};
 use tokio::io::AsyncReadExt;
@@ -33,13 +34,25 @@ use crate::terminal::{self, RawMode};
 /// Pieces in which standard input is read.
 const INPUT_BYTES: usize = 16 * 1024;
 
-/// Whom signals are for when the stream itself is busy with input that nobody reads.
+/// How long a program whose output nobody reads has to end of itself.
+const UNREAD_GRACE: Duration = Duration::from_secs(1);
+/// Exit code of a program that wrote where nobody reads: 128 + SIGPIPE.
+const EXIT_UNREAD: u8 = 141;
+
+/// What the program is to this session. The object is the one whose program it is.
 #[derive(Debug, Clone)]
-pub(crate) enum Addressee {
-    /// The program of an object, of this app: the node can be asked to send the signal.
-    Object(ObjectId, String),
-    /// A further program: only the stream leads to it.
-    Stream,
+pub(crate) enum Program {
+    /// It was started for this session and ends with it, at the latest when the caller insists.
+    Own(ObjectId),
+    /// It was there before and goes on. Signals end the visit, unless they are to be passed on.
+    Visited {
+        /// The object.
+        object: ObjectId,
+        /// Pass signals on.
+        signals: bool,
+    },
+    /// A further program in an object: it hangs on the stream, and only that leads to it.
+    Further,
 }
 
 /// What a session is made of.
@@ -49,8 +62,10 @@ pub(crate) struct Session {
     pub(crate) stdin: bool,
     /// The program has a terminal.
     pub(crate) terminal: bool,
-    /// For signals.
-    pub(crate) addressee: Addressee,
+    /// What the program is to the session.
+    pub(crate) program: Program,
+    /// What people call the object.
+    pub(crate) name: String,
 }
 
 /// How a session ended.
@@ -58,10 +73,12 @@ pub(crate) struct Session {
 pub(crate) enum Ending {
     /// The program ended.
     Exit(ExitReason),
-    /// The caller left with the detach keys; the program goes on.
-    Detached,
+    /// The caller left; what was there before goes on.
+    Left,
     /// The caller insisted on leaving.
     Interrupted,
+    /// What the program wrote cannot be written here.
+    Unread(Failure),
 }
 
 impl Session {
@@ -79,31 +96,38 @@ impl Session {
         } else {
             None
         };
-        let detachable = raw.is_some() && matches!(self.addressee, Addressee::Object(..));
         let ending = tokio::select! {
             ending = copy_output(&mut reader) => ending,
-            () = copy_input(&writer, self.stdin, detachable) => Ok(Ending::Detached),
-            () = self.forward(&context.client, &writer, signals) => Ok(Ending::Interrupted),
+            () = copy_input(&writer, self.stdin, raw.is_some()) => Ok(Ending::Left),
+            ending = self.heed(&context.client, &writer, signals) => Ok(ending),
             () = follow_size(&writer, self.terminal) => pending().await,
         };
         drop(raw);
+        if let (Ok(Ending::Unread(_)), Program::Own(object)) = (&ending, &self.program) {
+            end_unread(&context.client, &mut reader, *object).await;
+        }
         ending
     }
 
-    /// Passes signals on; ends when the caller insists on leaving.
-    async fn forward(&self, client: &Client, writer: &Mutex<Writer>, signals: &mut Signals) {
+    /// Does what signals ask for; returns when one of them ends the session.
+    async fn heed(&self, client: &Client, writer: &Mutex<Writer>, signals: &mut Signals) -> Ending {
         let mut interrupts = 0;
         loop {
             let mut number = signals.next().await;
-            if number == signals::INTERRUPT {
-                interrupts += 1;
-            }
-            if interrupts == 2 && number == signals::INTERRUPT {
-                number = signals::KILL;
-            }
-            if interrupts > 2 {
-                self.give_up(client).await;
-                return;
+            match &self.program {
+                Program::Visited { signals: false, .. } => return Ending::Left,
+                Program::Visited { signals: true, .. } | Program::Further => {}
+                Program::Own(object) if number == signals::INTERRUPT => {
+                    interrupts += 1;
+                    if interrupts == 2 {
+                        number = signals::KILL;
+                    }
+                    if interrupts > 2 {
+                        stop(client, *object).await;
+                        return Ending::Interrupted;
+                    }
+                }
+                Program::Own(_) => {}
             }
             self.deliver(client, writer, number).await;
         }
@@ -115,21 +139,97 @@ impl Session {
             drop(writer.send(Frame::new(Kind::Signal, &[signal])).await);
             return;
         }
-        if let Addressee::Object(object, _) = &self.addressee {
-            let target = object.to_string();
-            drop(client.call(Kill { target, signal }).await);
+        // The stream is busy with input that nobody reads: the node can be asked.
+        match &self.program {
+            Program::Own(object) | Program::Visited { object, .. } => {
+                let target = object.to_string();
+                drop(client.call(Kill { target, signal }).await);
+            }
+            Program::Further => {}
         }
     }
 
-    async fn give_up(&self, client: &Client) {
-        if let Addressee::Object(_, app) = &self.addressee {
-            let stop = StopApp {
-                target: app.clone(),
-                grace_ms: Some(0),
-            };
-            drop(client.call(stop).await);
+    /// The exit code of the session; what a code cannot say is said.
+    pub(crate) fn conclude(&self, context: &Context, ending: Ending) -> Result<u8, Failure> {
+        match ending {
+            Ending::Exit(reason) => ended(context, &self.name, &reason),
+            Ending::Left => {
+                // What the program wrote last may not have ended its line.
+                let gap = if self.terminal { "\n" } else { "" };
+                match &self.program {
+                    Program::Own(_) | Program::Visited { .. } => {
+                        output::say(&format!("{gap}left {}; it goes on", self.name));
+                        output::hint(context.screen, &format!("welkin attach {}", self.name));
+                    }
+                    Program::Further => {
+                        output::say(&format!("{gap}left; the program was hung up"));
+                    }
+                }
+                Ok(0)
+            }
+            Ending::Interrupted => Ok(128 + signals::INTERRUPT),
+            Ending::Unread(failure) => Err(match &self.program {
+                Program::Own(_) if failure.detail.is_empty() => Failure::silent(EXIT_UNREAD),
+                Program::Own(_) | Program::Visited { .. } | Program::Further => failure,
+            }),
         }
     }
+}
+
+/// Ends a program that lives for this session and whose output nobody reads, as a pipe would: with
+/// SIGPIPE, and if it does not mind that, with more.
+async fn end_unread(client: &Client, reader: &mut Reader, object: ObjectId) {
+    let kill = Kill {
+        target: object.to_string(),
+        signal: signals::PIPE,
+    };
+    let ended = async {
+        drop(client.call(kill).await);
+        while let Ok(Some(frame)) = reader.next().await {
+            if frame.kind == Kind::Exit {
+                return;
+            }
+        }
+    };
+    let _late = tokio::time::timeout(UNREAD_GRACE, ended).await;
+    // Also when it has ended: it might be started again.
+    stop(client, object).await;
+}
+
+/// Ends an object at once.
+async fn stop(client: &Client, object: ObjectId) {
+    let stop = StopApp {
+        target: object.to_string(),
+        grace_ms: Some(0),
+    };
+    // Whoever leaves has no use for an answer.
+    drop(client.call(stop).await);
+}
+
+/// How the program of an object ended, for whoever waited for it.
+fn ended(context: &Context, name: &str, reason: &ExitReason) -> Result<u8, Failure> {
+    match reason {
+        ExitReason::NotStarted { code, message } => {
+            let code = ProblemCode::NotStarted { exit: *code };
+            return Err(Problem::new(code, message).into());
+        }
+        ExitReason::OutOfMemory => {
+            output::warn(
+                context.screen,
+                "the program was killed: it needed more memory than its limit",
+            );
+            output::hint(context.screen, "welkin run --memory BYTES …, with more");
+        }
+        ExitReason::Lost => {
+            output::warn(
+                context.screen,
+                "the program ended without a word: its node or its shim was lost",
+            );
+            output::hint(context.screen, &format!("welkin logs {name}; welkin nodes"));
+        }
+        ExitReason::Code(_) | ExitReason::Signal(_) => {}
+    }
+    Ok(reason.code())
 }
 
 async fn copy_output(reader: &mut Reader) -> Result<Ending, Failure> {
@@ -139,8 +239,16 @@ async fn copy_output(reader: &mut Reader) -> Result<Ending, Failure> {
         .map_err(|error| lost(&error.to_string()))?
     {
         match frame.kind {
-            Kind::Stdout => output::write(&frame.payload)?,
-            Kind::Stderr => output::write_err(&frame.payload)?,
+            Kind::Stdout | Kind::Stderr => {
+                let written = if frame.kind == Kind::Stdout {
+                    output::write(&frame.payload)
+                } else {
+                    output::write_err(&frame.payload)
+                };
+                if let Err(failure) = written {
+                    return Ok(Ending::Unread(failure));
+                }
+            }
             Kind::Exit => {
                 let reason = serde_json::from_slice(&frame.payload);
                 return reason.map(Ending::Exit).map_err(|e| lost(&e.to_string()));
@@ -251,36 +359,6 @@ impl DetachKeys {
         }
         *bytes = passed;
         found
-    }
-}
-
-/// The exit code of a session; what a code cannot say is said.
-pub(crate) fn conclude(context: &Context, ending: &Ending, name: &str) -> Result<u8, Failure> {
-    match ending {
-        Ending::Exit(ExitReason::NotStarted { code, message }) => {
-            let code = ProblemCode::NotStarted { exit: *code };
-            Err(Problem::new(code, message).into())
-        }
-        Ending::Exit(reason) => {
-            match reason {
-                ExitReason::OutOfMemory => output::warn(
-                    context.screen,
-                    "the program was killed: it needed more memory than its limit (--memory)",
-                ),
-                ExitReason::Lost => output::warn(
-                    context.screen,
-                    "the program ended without a word: its node or its shim was lost",
-                ),
-                ExitReason::Code(_) | ExitReason::Signal(_) | ExitReason::NotStarted { .. } => {}
-            }
-            Ok(reason.code())
-        }
-        Ending::Detached => {
-            output::say(&format!("\r\nleft {name}; it goes on"));
-            output::hint(context.screen, &format!("welkin attach {name}"));
-            Ok(0)
-        }
-        Ending::Interrupted => Ok(128 + signals::INTERRUPT),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 
 pub(crate) const INTERRUPT: u8 = 2;
 pub(crate) const KILL: u8 = 9;
+pub(crate) const PIPE: u8 = 13;
 
 /// The signals that are passed on. From the moment the value exists they end this process no more.
 #[derive(Debug)]

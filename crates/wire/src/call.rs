@@ -390,6 +390,9 @@ data! {
         name: String,
         /// How many objects are wanted; 0 once it was stopped.
         wanted: u32,
+        /// Whether it was stopped.
+        #[serde(default)]
+        stopped: bool,
         /// How many run.
         running: u32,
         /// The program and its arguments.
@@ -474,7 +477,7 @@ data! {
     Explanation {
         /// Its name.
         name: String,
-        /// The node that supervises it, and why that one.
+        /// The node that supervises it, and who would without it.
         supervisor: String,
         /// One decision per object, the newest first.
         decisions: Vec<Decision>,

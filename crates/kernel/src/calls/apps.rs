@@ -19,7 +19,7 @@ use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
-use crate::limits::{CALL_DEADLINE, RUN_DEADLINE, WAIT_TERM};
+use crate::limits::{CALL_DEADLINE, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
 use crate::supervisor::Reach;
 
 /// A call that does something to several objects at once.
@@ -250,22 +250,18 @@ impl Kernel {
 
     fn explanation(&self, record: &AppRecord, name: &str) -> Explanation {
         let rank = directory::rank(record.app, self.lasting());
-        let place = rank
-            .iter()
-            .position(|node| *node == self.me)
-            .map_or(0, |at| at + 1);
-        let of = rank.len();
-        let me = self.measurement.name(self.me);
-        let why = if place == 1 {
-            "the first"
-        } else {
-            "the first that answers"
-        };
+        let heirs = rank.iter().filter(|node| **node != self.me);
+        let heirs: Vec<String> = heirs
+            .take(GUARDIANS - 1)
+            .map(|node| self.measurement.name(*node))
+            .collect();
+        let mut supervisor = self.measurement.name(self.me);
+        if !heirs.is_empty() {
+            supervisor.push_str(&alloc::format!(" (next in line: {})", heirs.join(", ")));
+        }
         Explanation {
             name: name.to_string(),
-            supervisor: alloc::format!(
-                "{me}: {why} of {of} nodes in the app's rank (place {place})"
-            ),
+            supervisor,
             decisions: record.decisions.clone(),
             trouble: self.trouble(record),
         }

@@ -310,6 +310,7 @@ fn app_table(
             } else {
                 spec.replicas
             },
+            stopped: brief.wanted.stopped,
             running: runs,
             command: spec.program.arguments,
             restart: spec.restart,

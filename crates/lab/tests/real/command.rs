@@ -88,6 +88,15 @@ fn a_lab_by_hand_from_up_to_down() {
     assert_eq!(lab.run(&["exec", "h1", "--", "/no/such"]).0, Some(127));
     assert_eq!(lab.run(&["exec", "h1", "--", "/etc"]).0, Some(126));
 
+    // Whoever reads the first line and leaves is told no more: it was a panic.
+    let mut left = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("status")
+        .env("LAB_NAME", &lab.name)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(left.stdout.take());
+    assert!(left.wait().expect("it ends").success());
     lab.done("link h1 h2 --loss 1% --rate 100M --one-way");
     let link = |lab: &ByHand| lab.status().links[0].link;
     assert_eq!(

@@ -151,6 +151,11 @@ pub(crate) fn restart(policy: Restart) -> String {
     }
 }
 
+/// An id, whole or its beginning.
+pub(crate) fn id(id: &impl std::fmt::Display, short: String, whole: bool) -> String {
+    if whole { id.to_string() } else { short }
+}
+
 /// A command as one would type it.
 pub(crate) fn command(arguments: &[String]) -> String {
     let quoted = arguments.iter().map(|argument| quote(argument));
@@ -161,12 +166,29 @@ fn quote(argument: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !argument.is_empty() && argument.chars().all(safe) {
         argument.to_owned()
+    } else if argument.chars().any(char::is_control) {
+        // Only there the backslash has a meaning (bash(1), zsh(1): "QUOTING").
+        let visible = argument.chars().flat_map(|c| -> Vec<char> {
+            match c {
+                '\'' | '\\' => vec!['\\', c],
+                c if c.is_control() => escaped(c).chars().collect(),
+                c => vec![c],
+            }
+        });
+        format!("$'{}'", visible.collect::<String>())
     } else {
-        let visible: String = argument.escape_debug().collect();
-        format!(
-            "'{}'",
-            visible.replace("\\'", "'\\''").replace("\\\"", "\"")
-        )
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+/// A control character inside `$'…'`.
+fn escaped(c: char) -> String {
+    match c {
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\t' => "\\t".to_owned(),
+        c if c.is_ascii() => format!("\\x{:02x}", u32::from(c)),
+        c => format!("\\u{:04x}", u32::from(c)),
     }
 }
 
@@ -238,7 +260,12 @@ mod tests {
     #[test]
     fn commands_are_quoted_as_a_shell_needs_it() {
         let arguments = ["sh", "-c", "echo \"it's\" done\n", ""].map(str::to_owned);
-        assert_eq!(command(&arguments), r#"sh -c 'echo "it'\''s" done\n' ''"#);
+        assert_eq!(command(&arguments), r#"sh -c $'echo "it\'s" done\n' ''"#);
+        let arguments = ["grep", r"\d+\.", "it's", "a\\b\u{1b}\u{85}"].map(str::to_owned);
+        assert_eq!(
+            command(&arguments),
+            r"grep '\d+\.' 'it'\''s' $'a\\b\x1b\u0085'"
+        );
         assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(shorten("abcd", 4), "abcd");
     }

@@ -13,7 +13,7 @@ pub(crate) mod template;
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::failure::Failure;
+use crate::failure::{EXIT_USAGE, Failure};
 use style::{Style, paint};
 
 /// What standard output and standard error are.
@@ -100,10 +100,14 @@ fn hint_text(colours: bool, command: &str) -> String {
 fn failure_text(colours: bool, failure: &Failure) -> String {
     let name = paint(colours, Style::Bad, "welkin:");
     let mut text = format!("{name} {}", failure.detail);
-    if !failure.remedy.is_empty() {
-        text.push('\n');
-        text.push_str(&hint_text(colours, &failure.remedy));
-    }
+    // Nobody is left without a next step.
+    let remedy = match (failure.remedy.as_str(), failure.exit) {
+        ("", EXIT_USAGE) => "welkin --help",
+        ("", _) => "welkin doctor",
+        (remedy, _) => remedy,
+    };
+    text.push('\n');
+    text.push_str(&hint_text(colours, remedy));
     text
 }
 
@@ -120,6 +124,18 @@ mod tests {
             welkin: no app is called `foo`
               try: welkin ps"]]
         .assert_eq(&text);
+    }
+
+    #[test]
+    fn every_failure_has_a_next_step() {
+        let code = wire::call::ProblemCode::NotStarted { exit: 127 };
+        let problem = wire::call::Problem::new(code, "x: not found");
+        let text = failure_text(false, &Failure::from(problem));
+        assert!(text.contains("\n  try: welkin run -- sh -c"), "{text}");
+        let text = failure_text(false, &Failure::new("odd"));
+        assert_eq!(text, "welkin: odd\n  try: welkin doctor");
+        let text = failure_text(false, &Failure::usage("odd"));
+        assert_eq!(text, "welkin: odd\n  try: welkin --help");
     }
 
     #[test]

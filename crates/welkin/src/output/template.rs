@@ -9,7 +9,7 @@
 //!
 //! `{{.MemoryBytes}}` means what `{{.memory_bytes}}` does. `\t` and `\n` are a tab and a new line.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
@@ -84,17 +84,18 @@ fn unescape(text: &str) -> String {
 
 fn find<'a>(item: &'a Value, path: &[String]) -> Result<&'a Value, Failure> {
     let mut value = item;
-    for name in path {
+    for (depth, name) in path.iter().enumerate() {
         value = match value {
+            // What some items have below a field and others do not (labels, ports, how a program
+            // ended) is empty where it is missing.
+            Value::Object(fields) if depth > 0 => named(fields, name).unwrap_or(&Value::Null),
             Value::Object(fields) => {
-                let same = |field: &&String| plain(field) == plain(name);
-                let found = fields.get(name).or_else(|| {
-                    let field = fields.keys().find(same)?;
-                    fields.get(field)
-                });
-                let names = || fields.keys().cloned().collect::<Vec<_>>().join(", ");
-                found.ok_or_else(|| {
-                    Failure::usage(format!("there is no field `{name}`; there are {}", names()))
+                let names = || match fields.keys().cloned().collect::<Vec<_>>() {
+                    none if none.is_empty() => "there is none at all".to_owned(),
+                    names => format!("there are {}", names.join(", ")),
+                };
+                named(fields, name).ok_or_else(|| {
+                    Failure::usage(format!("there is no field `{name}`; {}", names()))
                 })?
             }
             Value::Array(items) => {
@@ -103,6 +104,7 @@ fn find<'a>(item: &'a Value, path: &[String]) -> Result<&'a Value, Failure> {
                 found.unwrap_or(&Value::Null)
             }
             Value::Null => return Ok(&Value::Null),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) if depth > 0 => &Value::Null,
             Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 return Err(Failure::usage(format!(
                     "there is no field `{name}` in `{value}`, which has none"
@@ -111,6 +113,14 @@ fn find<'a>(item: &'a Value, path: &[String]) -> Result<&'a Value, Failure> {
         };
     }
     Ok(value)
+}
+
+/// A field, by its name or by one that differs only in how words are told apart.
+fn named<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    fields.get(name).or_else(|| {
+        let field = fields.keys().find(|field| plain(field) == plain(name))?;
+        fields.get(field)
+    })
 }
 
 fn plain(name: &str) -> String {
@@ -157,6 +167,8 @@ mod tests {
         check("{{.addresses.1}} {{.addresses.7}}.", "10.0.0.2:1 .");
         check("{{.rtt_us}}.", ".");
         check("{{.rtt_us.x}}.", ".");
+        check("{{.labels.disk}} {{.labels.arch}}.", "ssd .");
+        check("{{.name.x}}.", ".");
         check("no places", "no places");
     }
 
@@ -165,10 +177,6 @@ mod tests {
         check(
             "{{.nam}}",
             "error: there is no field `nam`; there are addresses, capacity, labels, name, rtt_us",
-        );
-        check(
-            "{{.name.x}}",
-            "error: there is no field `x` in `\"atlas\"`, which has none",
         );
         check(
             "{{name}}",

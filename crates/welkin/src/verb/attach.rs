@@ -7,14 +7,14 @@ use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
 use crate::failure::Failure;
-use crate::session::{self, Addressee, Session};
+use crate::session::{Program, Session};
 use crate::signals::Signals;
 use crate::{flags, manual};
 
 /// Connect this terminal to a program that runs
 ///
-/// Its output comes here; input and signals go to it. In a terminal, Ctrl-P Ctrl-Q leaves and lets
-/// the program go on.
+/// Its output comes here; input goes to it. Ctrl-C leaves, and the program goes on; where the
+/// program has a terminal, Ctrl-C is its own, and Ctrl-P Ctrl-Q leaves.
 #[derive(Debug, Args)]
 #[command(after_help = manual::ATTACH)]
 pub(crate) struct Arguments {
@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Do not pass standard input on.
     #[arg(long)]
     no_stdin: bool,
+    /// Pass signals, such as that of Ctrl-C, on to the program instead of leaving.
+    #[arg(long)]
+    signals: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -49,10 +52,14 @@ async fn to(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
     let session = Session {
         stdin,
         terminal: program.terminal,
-        addressee: Addressee::Object(object.object, inspection.spec.name.clone()),
+        program: Program::Visited {
+            object: object.object,
+            signals: arguments.signals,
+        },
+        name: object_name(object),
     };
     let ending = session.run(context, stream, &mut signals).await?;
-    session::conclude(context, &ending, &object_name(object))
+    session.conclude(context, ending)
 }
 
 fn only(inspection: &Inspection) -> Result<&ObjectFacts, Failure> {

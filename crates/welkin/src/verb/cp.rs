@@ -17,8 +17,9 @@ use wire::call::Locate;
 use wire::fact::ObjectFacts;
 use wire::stream::{Frame, Kind, Open, PAYLOAD_BYTES_MAX, What};
 
-use crate::context::Context;
-use crate::failure::Failure;
+use crate::context::{Context, object_name};
+use crate::failure::{Failure, REMEDY_NOT_FOUND};
+use crate::output::human;
 use crate::{completion, manual, output, progress, session};
 
 /// Pieces of an archive that wait between the network and the disk.
@@ -131,15 +132,14 @@ async fn fetch(
     };
     let stream = open(context, object, what).await?;
     let (pieces, archive) = channel(PIECES);
-    let path = path.to_owned();
-    let to = to.to_path_buf();
-    let unpacking = tokio::task::spawn_blocking(move || archive::unpack(archive, &path, &to));
+    let (asked, to) = (path.to_owned(), to.to_path_buf());
+    let unpacking = tokio::task::spawn_blocking(move || archive::unpack(archive, &asked, &to));
     let received = receive(stream, pieces).await;
     let unpacked = unpacking
         .await
         .map_err(|error| Failure::new(error.to_string()))?;
     // What the object said comes first: an archive that was cut off is only what follows from it.
-    received?;
+    received.map_err(|failure| look_there(failure, object, path))?;
     unpacked?;
     Ok(0)
 }
@@ -155,10 +155,22 @@ async fn pour(context: &Context, object: &ObjectFacts, path: &str) -> Result<u8,
         path: path.to_owned(),
     };
     let mut stream = open(context, object, what).await?;
-    while let Some(piece) = next_piece(&mut stream).await? {
+    let look = |failure| look_there(failure, object, path);
+    while let Some(piece) = next_piece(&mut stream).await.map_err(look)? {
         output::write(&piece)?;
     }
     Ok(0)
+}
+
+/// A copy from an object that was refused, with how to see what is there.
+fn look_there(failure: Failure, object: &ObjectFacts, path: &str) -> Failure {
+    if !["", REMEDY_NOT_FOUND].contains(&failure.remedy.as_str()) {
+        return failure;
+    }
+    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+    let look = ["ls", "-l", &parent.display().to_string()].map(str::to_owned);
+    let look = human::command(&look);
+    failure.remedy(format!("welkin exec {} -- {look}", object_name(object)))
 }
 
 /// From a path here to an object.
@@ -169,7 +181,10 @@ async fn store(
     path: &str,
 ) -> Result<u8, Failure> {
     if !from.exists() && !from.is_symlink() {
-        return Err(Failure::new(format!("there is no {}", from.display())));
+        let parent = from.parent().filter(|it| !it.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).display().to_string();
+        let look = human::command(&["ls".to_owned(), parent]);
+        return Err(Failure::new(format!("there is no {}", from.display())).remedy(look));
     }
     let is_directory = path.ends_with('/') || is_directory(context, object, path).await?;
     let (into, name) = archive::destination(from, path, is_directory)?;

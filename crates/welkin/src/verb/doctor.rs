@@ -1,15 +1,18 @@
 //! `welkin doctor`: what is wrong or missing, and what to do about it.
 
 use clap::Args;
-use wire::call::{Doctor, Finding, Severity};
+use client::CallError;
+use wire::call::{Doctor, Finding, Findings, Severity};
 
-use crate::context::Context;
+use crate::context::{Context, daemon_log};
 use crate::failure::{EXIT_FAILED, Failure};
 use crate::output::listing::{Listing, People};
 use crate::output::style::{Style, paint};
-use crate::{flags, manual, progress};
+use crate::{daemon, flags, manual, output, progress};
 
 /// Say what is wrong or missing on this machine, and how to get it
+///
+/// Where no node answers, this machine is examined without it, and the end of its log is shown.
 #[derive(Debug, Args)]
 #[command(after_help = manual::DOCTOR)]
 pub(crate) struct Arguments {
@@ -18,8 +21,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    let asking = context.client.call(Doctor {});
-    let found = progress::shown(context.screen, "examining", asking).await?;
+    let asking = async {
+        // A node that hangs is found out sooner so.
+        context.client.health().await?;
+        context.client.call(Doctor {}).await
+    };
+    let (found, answers) = match progress::shown(context.screen, "examining", asking).await {
+        Ok(found) => (found, true),
+        Err(CallError::Problem(problem)) => return Err(problem.into()),
+        Err(error) => (without_a_node(context, error), false),
+    };
     let listing = Listing {
         whole: &found,
         items: "findings",
@@ -28,12 +39,47 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
         people: People::Text(describe(&found.findings, context.screen.out_colours())),
     };
     listing.show(&arguments.output, context.screen)?;
+    if !answers {
+        last_words(context);
+    }
     let bad = |it: &Finding| matches!(it.severity, Severity::Alarm | Severity::Missing);
     Ok(if found.findings.iter().any(bad) {
         EXIT_FAILED
     } else {
         0
     })
+}
+
+/// What can be found out in this process.
+fn without_a_node(context: &Context, error: CallError) -> Findings {
+    let mut found = host::doctor::examine_machine(&context.state_dir);
+    let failure = match error {
+        CallError::Protocol(why) => {
+            let log = daemon_log(context.client.socket());
+            Failure::new(why).remedy(format!("less {}", log.display()))
+        }
+        CallError::NotUp { .. } | CallError::Silent { .. } | CallError::Problem(_) => error.into(),
+    };
+    let finding = Finding {
+        severity: Severity::Missing,
+        node: String::new(),
+        summary: failure.detail,
+        remedy: failure.remedy,
+    };
+    found.findings.insert(0, finding);
+    found
+}
+
+/// Shows how the log of the daemon ends.
+fn last_words(context: &Context) {
+    let log = daemon_log(context.client.socket());
+    let lines = daemon::last_lines(&log);
+    if !lines.is_empty() {
+        output::say(&format!("{} ends with:", log.display()));
+        lines
+            .iter()
+            .for_each(|line| output::say(&format!("  {line}")));
+    }
 }
 
 fn describe(findings: &[Finding], colours: bool) -> String {

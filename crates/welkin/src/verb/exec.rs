@@ -8,13 +8,14 @@ use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
 use crate::failure::Failure;
-use crate::session::{self, Addressee, Session};
+use crate::session::{Program, Session};
 use crate::signals::Signals;
 use crate::{completion, flags, manual};
 
 /// Run one more program inside an object
 ///
-/// When the app has several objects, the first that runs is taken.
+/// When the app has several objects, the first that runs is taken. In a terminal, Ctrl-P Ctrl-Q
+/// leaves; a program that was started so is hung up.
 #[derive(Debug, Args)]
 #[command(after_help = manual::EXEC)]
 pub(crate) struct Arguments {
@@ -57,10 +58,11 @@ async fn inside(arguments: &Arguments, context: &Context) -> Result<u8, Failure>
     let session = Session {
         stdin: arguments.interaction.interactive,
         terminal: arguments.interaction.tty,
-        addressee: Addressee::Stream,
+        program: Program::Further,
+        name: object_name(object),
     };
     let ending = session.run(context, stream, &mut signals).await?;
-    session::conclude(context, &ending, &object_name(object))
+    session.conclude(context, ending)
 }
 
 /// The first object that runs.

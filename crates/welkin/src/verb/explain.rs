@@ -1,6 +1,7 @@
 //! `welkin explain`: why an app is where it is.
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use wire::call::{Explain, Explanation};
 
 use crate::context::Context;
@@ -8,20 +9,21 @@ use crate::failure::Failure;
 use crate::output::description::Description;
 use crate::output::human;
 use crate::output::listing::{Listing, People};
-use crate::{clock, flags, manual};
+use crate::{clock, completion, flags, manual};
 
 /// Say why an app is where it is, or is not
 #[derive(Debug, Args)]
 #[command(after_help = manual::EXPLAIN)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    target: flags::Target,
+    /// An app.
+    #[arg(value_name = "APP", add = ArgValueCompleter::new(completion::apps))]
+    app: String,
     #[command(flatten)]
     output: flags::Output,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    let target = arguments.target.target.clone();
+    let target = arguments.app.clone();
     let explanation = context.client.call(Explain { target }).await?;
     let listing = Listing {
         whole: &explanation,
@@ -37,7 +39,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
 fn describe(explanation: &Explanation, colours: bool) -> String {
     let mut text = Description::new(colours);
     text.title(&explanation.name)
-        .line("supervisor", &explanation.supervisor)
+        .line("looked after", format!("by {}", explanation.supervisor))
         .line(
             "trouble",
             explanation.trouble.as_deref().unwrap_or_default(),

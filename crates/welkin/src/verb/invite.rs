@@ -48,7 +48,14 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
     if !arguments.output.is_for_programs() {
         let machines = human::count(invitation.uses, "machine");
         let time = humantime::format_duration(arguments.ttl);
-        output::say(&format!("good for {machines}, for {time}; there, type"));
+        let there = if invitation.uses == 1 {
+            "there"
+        } else {
+            "on each"
+        };
+        output::say(&format!(
+            "{machines} may join with it, for {time}; {there}:"
+        ));
         output::hint(context.screen, "welkin join TICKET");
     }
     Ok(0)

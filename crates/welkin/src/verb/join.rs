@@ -3,12 +3,13 @@
 use std::io::Read;
 
 use clap::Args;
+use wire::call::CloudInfo;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Founding;
 use crate::verb::up;
-use crate::{daemon, manual};
+use crate::{cli, daemon, manual};
 
 /// Longest ticket that is read.
 const TICKET_BYTES_MAX: u64 = 64 * 1024;
@@ -27,26 +28,37 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    refuse_members(context)?;
+    let context = &context.own();
+    refuse_members(context).await?;
     let ticket = ticket(arguments)?;
     daemon::start(context, &arguments.founding, Some(&ticket)).await?;
-    up::report(context, "up").await
+    up::report(context, "up").await?;
+    Ok(0)
 }
 
 /// Is the daemon.
 pub(crate) fn serve(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    refuse_members(context)?;
+    cli::runtime()?.block_on(refuse_members(&context.own()))?;
     daemon::serve(context, &arguments.founding, Some(ticket(arguments)?))
 }
 
 /// A ticket for a machine that belongs to a cloud is a mistake, and must not go unnoticed.
-fn refuse_members(context: &Context) -> Result<(), Failure> {
+async fn refuse_members(context: &Context) -> Result<(), Failure> {
     if !host::home::exists(&context.state_dir) {
         return Ok(());
     }
     let directory = context.state_dir.display();
     let text = format!("this machine already belongs to a cloud ({directory} holds its node)");
-    Err(Failure::new(text).remedy("welkin up, to start it; --state-dir DIR, for a second node"))
+    let is_alone = match context.client.health().await {
+        Ok(()) => context.client.call(CloudInfo {}).await?.nodes == 1,
+        Err(_not_up) => false,
+    };
+    // A machine that was tried alone first is what most people have who come here.
+    Err(Failure::new(text).remedy(if is_alone {
+        format!("welkin down; mv {directory} {directory}.old; welkin join TICKET")
+    } else {
+        "welkin up, to start it; --state-dir DIR, for a second node".to_owned()
+    }))
 }
 
 fn ticket(arguments: &Arguments) -> Result<String, Failure> {

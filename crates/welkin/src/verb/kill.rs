@@ -1,11 +1,12 @@
 //! `welkin kill`: a signal for programs.
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use wire::call::Kill;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::{flags, manual, output, parse, targets};
+use crate::{completion, flags, manual, output, parse, targets};
 
 /// Send a signal to programs
 #[derive(Debug, Args)]
@@ -14,7 +15,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     targets: flags::Targets,
     /// The signal: a name or a number.
-    #[arg(short, long, default_value = "KILL", value_parser = parse::signal)]
+    #[arg(short, long, default_value = "KILL", value_parser = parse::signal,
+        add = ArgValueCompleter::new(completion::signals))]
     signal: u8,
 }
 

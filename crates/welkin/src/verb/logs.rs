@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
+use client::CallError;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use wire::call::{Locate, Located};
+use wire::call::{Locate, Located, ProblemCode};
 use wire::fact::ObjectFacts;
 use wire::id::ObjectId;
 use wire::stream::{Open, What};
@@ -20,6 +21,9 @@ use crate::{flags, manual, output, parse};
 
 /// How often it is looked for new objects of an app that is followed.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long it may be unknown which objects there are: a node that is started again, a cloud that
+/// finds a new supervisor.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Show what programs wrote
 ///
@@ -100,6 +104,8 @@ struct Reading<'a> {
     broken: BTreeMap<ObjectId, u64>,
     /// When it was looked for new objects.
     looked: Instant,
+    /// Since when it is not known which there are.
+    lost: Option<Instant>,
     lines: Lines,
     failed: bool,
 }
@@ -113,6 +119,7 @@ impl<'a> Reading<'a> {
             sources: BTreeMap::new(),
             broken: BTreeMap::new(),
             looked: Instant::now(),
+            lost: None,
             lines: Lines::default(),
             failed: false,
         }
@@ -163,14 +170,43 @@ impl<'a> Reading<'a> {
             }
             self.looked = Instant::now();
             // An app that was scaled or moved has new objects; one that was removed has none.
-            let located = locate(self.arguments, self.context).await;
-            let objects = located.map(|it| it.objects).unwrap_or_default();
-            self.add(&objects);
-            if self.merge.living() == 0 && !objects.iter().any(|it| it.phase.is_alive()) {
-                return Ok(Vec::new());
+            if let Some(objects) = self.look().await? {
+                self.add(&objects);
+                if self.merge.living() == 0 && !objects.iter().any(|it| it.phase.is_alive()) {
+                    return Ok(Vec::new());
+                }
             }
             is_waiting = true;
         }
+    }
+
+    /// The objects of the app; `None` when it cannot be known now, of which the reader is told once.
+    async fn look(&mut self) -> Result<Option<Vec<ObjectFacts>>, Failure> {
+        let target = self.arguments.target.target.clone();
+        let error = match self.context.client.call(Locate { target }).await {
+            Ok(located) => {
+                self.lost = None;
+                return Ok(Some(located.objects));
+            }
+            Err(CallError::Problem(problem)) if problem.code == ProblemCode::NotFound => {
+                return Ok(Some(Vec::new()));
+            }
+            Err(error) => error,
+        };
+        match self.lost {
+            None => {
+                let failure = Failure::from(error);
+                let text = format!("it is not known what else is written: {}", failure.detail);
+                output::warn(self.context.screen, &text);
+                self.lost = Some(Instant::now());
+            }
+            // What can still be read goes on.
+            Some(since) if self.merge.living() == 0 && since.elapsed() > PATIENCE => {
+                return Err(error.into());
+            }
+            Some(_) => {}
+        }
+        Ok(None)
     }
 
     fn take(&mut self, entry: Entry) -> Result<(), Failure> {

@@ -56,7 +56,7 @@ async fn resolve(arguments: &ResolveArguments, context: &Context) -> Result<u8, 
             .iter()
             .map(|it| it.object.to_string())
             .collect(),
-        people: People::Table(table(&resolved)),
+        people: People::Table(table(&resolved, arguments.output.is_whole())),
     };
     listing.show(&arguments.output, context.screen)?;
     if resolved.endpoints.is_empty() {
@@ -69,7 +69,7 @@ async fn resolve(arguments: &ResolveArguments, context: &Context) -> Result<u8, 
     Ok(0)
 }
 
-fn table(resolved: &Resolved) -> Table {
+fn table(resolved: &Resolved, whole: bool) -> Table {
     let mut table = Table::new(&[
         Column::number("INDEX"),
         Column::text("ID"),
@@ -82,7 +82,7 @@ fn table(resolved: &Resolved) -> Table {
             Style::Plain,
             vec![
                 endpoint.index.to_string(),
-                endpoint.object.short(),
+                human::id(&endpoint.object, endpoint.object.short(), whole),
                 endpoint.node.clone(),
                 endpoint.address.clone(),
                 human::or_nothing(human::pairs(&endpoint.ports, ':')),

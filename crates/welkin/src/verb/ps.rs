@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use wire::call::{AppList, AppSummary, Apps};
+use wire::call::{AppList, AppSummary, Apps, Locate};
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, UnixMillis};
 
@@ -14,12 +14,14 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::style::Style;
 use crate::output::table::{Column, Table};
-use crate::{clock, completion, flags, manual, output, progress};
+use crate::{clock, completion, flags, manual, output, progress, watch};
 
 /// Longest command in a table that is not wide.
 const COMMAND_CHARACTERS: usize = 36;
 
 /// List apps and their objects, wherever they are
+///
+/// With -q, an app without objects is shown by its name: other verbs take that as well as ids.
 #[derive(Debug, Args)]
 #[command(after_help = manual::PS, visible_alias = "ls")]
 pub(crate) struct Arguments {
@@ -30,38 +32,75 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
+    watching: flags::Watching,
+    #[command(flatten)]
     output: flags::Output,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    let list = AppList {
-        all: arguments.all,
-        target: arguments.target.clone(),
-    };
-    let asking = async { tokio::join!(context.client.call(list), context.node_names()) };
-    let (apps, names) = progress::shown(context.screen, "asking the nodes", asking).await;
-    let apps = apps?;
-    listing(&apps, &names, clock::now()).show(&arguments.output, context.screen)?;
-    if !arguments.output.is_for_programs() {
-        remarks(&apps, arguments.all, context);
+    let output = &arguments.output;
+    if watch::is_wanted(arguments.watching, output, context.screen)? {
+        return watch::watch(async || {
+            let (apps, names) = ask(arguments, context).await?;
+            let listing = listing(&apps, &names, clock::now(), output.is_whole());
+            listing.render(output, context.screen.out_colours())
+        })
+        .await;
+    }
+    let asking = ask(arguments, context);
+    let (apps, names) = progress::shown(context.screen, "asking the nodes", asking).await?;
+    listing(&apps, &names, clock::now(), output.is_whole()).show(output, context.screen)?;
+    if !output.is_for_programs() {
+        remarks(&apps, arguments, context);
     }
     unanswered(context, &apps.unanswered);
     Ok(0)
 }
 
-/// What a table cannot say.
-fn remarks(apps: &Apps, all: bool, context: &Context) {
-    if apps.apps.is_empty() && apps.objects.is_empty() {
-        let (what, next) = if all {
-            ("there are no apps yet", "welkin run -- uname -a")
-        } else {
-            (
-                "nothing runs",
-                "welkin ps -a, to see what has ended; or welkin run -- uname -a",
-            )
-        };
-        output::say(what);
+async fn ask(arguments: &Arguments, context: &Context) -> Result<(Apps, NodeNames), Failure> {
+    let list = AppList {
+        all: arguments.all,
+        target: arguments.target.clone(),
+    };
+    let (apps, names) = tokio::join!(context.client.call(list), context.node_names());
+    let apps = apps?;
+    if let Some(target) = &arguments.target
+        && apps.apps.is_empty()
+        && apps.objects.is_empty()
+    {
+        expect_target(context, target).await?;
+    }
+    Ok((apps, names))
+}
+
+/// Fails when nothing has this name: an empty list would look as if nothing of it ran.
+pub(crate) async fn expect_target(context: &Context, target: &str) -> Result<(), Failure> {
+    let target = target.to_owned();
+    context.client.call(Locate { target }).await?;
+    Ok(())
+}
+
+/// Says that nothing runs, or nothing of what was named.
+pub(crate) fn say_nothing_runs(context: &Context, target: Option<&str>) {
+    if let Some(target) = target {
+        output::say(&format!("nothing of {target} runs"));
+        output::hint(context.screen, &format!("welkin explain {target}"));
+    } else {
+        output::say("nothing runs");
+        let next = "welkin ps -a, to see what has ended; or welkin run -- uname -a";
         output::hint(context.screen, next);
+    }
+}
+
+/// What a table cannot say.
+fn remarks(apps: &Apps, arguments: &Arguments, context: &Context) {
+    if apps.apps.is_empty() && apps.objects.is_empty() {
+        if arguments.all && arguments.target.is_none() {
+            output::say("there are no apps yet");
+            output::hint(context.screen, "welkin run -- uname -a");
+        } else {
+            say_nothing_runs(context, arguments.target.as_deref());
+        }
     }
     for app in &apps.apps {
         if let Some(trouble) = &app.trouble {
@@ -80,39 +119,46 @@ pub(crate) fn unanswered(context: &Context, nodes: &[String]) {
     }
 }
 
-fn listing<'a>(apps: &'a Apps, nodes: &NodeNames, now: UnixMillis) -> Listing<'a, Apps> {
+fn listing<'a>(
+    apps: &'a Apps,
+    nodes: &NodeNames,
+    now: UnixMillis,
+    whole: bool,
+) -> Listing<'a, Apps> {
+    let objects = apps.objects.iter().map(|it| it.object.to_string());
+    let bare = without_objects(apps).map(|it| it.name.clone());
     Listing {
         whole: apps,
         items: "objects",
         names: apps.apps.iter().map(|it| it.name.clone()).collect(),
-        ids: apps
-            .objects
-            .iter()
-            .map(|it| it.object.to_string())
-            .collect(),
-        people: People::Table(table(apps, nodes, now)),
+        ids: objects.chain(bare).collect(),
+        people: People::Table(table(apps, nodes, now, whole)),
     }
 }
 
-fn table(apps: &Apps, nodes: &NodeNames, now: UnixMillis) -> Table {
-    let by_id: BTreeMap<AppId, &AppSummary> = apps.apps.iter().map(|it| (it.app, it)).collect();
+fn without_objects(apps: &Apps) -> impl Iterator<Item = &AppSummary> {
     let with_objects: BTreeSet<AppId> = apps.objects.iter().map(|it| it.app).collect();
+    apps.apps
+        .iter()
+        .filter(move |it| !with_objects.contains(&it.app))
+}
+
+fn table(apps: &Apps, nodes: &NodeNames, now: UnixMillis, whole: bool) -> Table {
+    let by_id: BTreeMap<AppId, &AppSummary> = apps.apps.iter().map(|it| (it.app, it)).collect();
     let mut rows: Vec<_> = Vec::new();
     for object in &apps.objects {
-        rows.push(object_row(
-            object,
-            by_id.get(&object.app).copied(),
-            nodes,
-            now,
-        ));
+        let mut cells = object_cells(object, nodes, now, whole);
+        match by_id.get(&object.app) {
+            Some(app) => cells.extend(app_cells(app, whole)),
+            None => cells.extend(APP_COLUMNS.map(|_| human::NOTHING.to_owned())),
+        }
+        rows.push(Row {
+            app: object.app_name.clone(),
+            style: style(object),
+            cells,
+        });
     }
-    for app in apps
-        .apps
-        .iter()
-        .filter(|it| !with_objects.contains(&it.app))
-    {
-        rows.push(app_row(app, now));
-    }
+    rows.extend(without_objects(apps).map(|app| app_row(app, now, whole)));
     // Sorted by app; the rows of one app are in the order of their objects already.
     rows.sort_by(|a, b| a.app.cmp(&b.app));
     draw(rows)
@@ -122,7 +168,7 @@ fn table(apps: &Apps, nodes: &NodeNames, now: UnixMillis) -> Table {
 pub(crate) fn objects_table(objects: &[ObjectFacts], nodes: &NodeNames, now: UnixMillis) -> Table {
     let mut table = Table::new(&OBJECT_COLUMNS);
     for object in objects {
-        table.row(style(object), object_cells(object, nodes, now));
+        table.row(style(object), object_cells(object, nodes, now, false));
     }
     table
 }
@@ -159,29 +205,16 @@ fn draw(rows: Vec<Row>) -> Table {
     table
 }
 
-fn object_row(
+/// Cells for [`OBJECT_COLUMNS`].
+fn object_cells(
     object: &ObjectFacts,
-    app: Option<&AppSummary>,
     nodes: &NodeNames,
     now: UnixMillis,
-) -> Row {
-    let mut cells = object_cells(object, nodes, now);
-    match app {
-        Some(app) => cells.extend(app_cells(app)),
-        None => cells.extend(APP_COLUMNS.map(|_| human::NOTHING.to_owned())),
-    }
-    Row {
-        app: object.app_name.clone(),
-        style: style(object),
-        cells,
-    }
-}
-
-/// Cells for [`OBJECT_COLUMNS`].
-fn object_cells(object: &ObjectFacts, nodes: &NodeNames, now: UnixMillis) -> Vec<String> {
+    whole: bool,
+) -> Vec<String> {
     vec![
         object_name(object),
-        object.object.short(),
+        human::id(&object.object, object.object.short(), whole),
         nodes.get(object.node),
         human::state(object),
         human::ago(human::since(object), now),
@@ -191,41 +224,45 @@ fn object_cells(object: &ObjectFacts, nodes: &NodeNames, now: UnixMillis) -> Vec
 }
 
 /// Cells for [`APP_COLUMNS`].
-fn app_cells(app: &AppSummary) -> Vec<String> {
+fn app_cells(app: &AppSummary, whole: bool) -> Vec<String> {
+    let command = human::command(&app.command);
+    let command = if whole {
+        command
+    } else {
+        human::shorten(&command, COMMAND_CHARACTERS)
+    };
     vec![
         human::or_nothing(human::pairs(&app.ports, ':')),
         human::restart(app.restart),
-        command(app),
+        command,
     ]
 }
 
-/// An app that has no objects: stopped, or waiting for a place.
-fn app_row(app: &AppSummary, now: UnixMillis) -> Row {
-    let (state, style) = if app.wanted == 0 {
+/// An app that has no objects: stopped, scaled to none, or waiting for a place.
+fn app_row(app: &AppSummary, now: UnixMillis, whole: bool) -> Row {
+    let (state, style) = if app.stopped {
         ("stopped".to_owned(), Style::Dim)
+    } else if app.wanted == 0 {
+        ("0 wanted".to_owned(), Style::Dim)
     } else {
         (format!("{} of {}", app.running, app.wanted), Style::Warning)
     };
     let nothing = || human::NOTHING.to_owned();
     let mut cells = vec![
         app.name.clone(),
-        app.app.short(),
+        human::id(&app.app, app.app.short(), whole),
         nothing(),
         state,
         human::ago(app.created, now),
         nothing(),
         nothing(),
     ];
-    cells.extend(app_cells(app));
+    cells.extend(app_cells(app, whole));
     Row {
         app: app.name.clone(),
         style,
         cells,
     }
-}
-
-fn command(app: &AppSummary) -> String {
-    human::shorten(&human::command(&app.command), COMMAND_CHARACTERS)
 }
 
 fn style(object: &ObjectFacts) -> Style {
@@ -279,12 +316,13 @@ pub(crate) mod tests {
         }
     }
 
-    fn app(name: &str, wanted: u32, running: u32) -> AppSummary {
+    pub(crate) fn app(name: &str, wanted: u32, running: u32) -> AppSummary {
         let command = ["/usr/bin/server", "--listen", "0.0.0.0:8080", "--verbose"];
         AppSummary {
             app: AppId::of_name(name),
             name: name.to_owned(),
             wanted,
+            stopped: false,
             running,
             command: command.map(str::to_owned).to_vec(),
             restart: Restart::Always,
@@ -305,7 +343,8 @@ pub(crate) mod tests {
             unanswered: Vec::new(),
         };
         let names = NodeNames::of(&[node(0, "atlas", NodeState::Up)]);
-        expected.assert_eq(&listing(&apps, &names, NOW).render(output, false).unwrap());
+        let listing = listing(&apps, &names, NOW, output.is_whole());
+        expected.assert_eq(&listing.render(output, false).unwrap());
     }
 
     #[test]
@@ -323,11 +362,11 @@ pub(crate) mod tests {
         check(
             &Output::of(Form::Wide),
             &expect![[r#"
-                NAME   ID            NODE        STATE              SINCE  RESTARTS   PID  PORTS      RESTART  COMMAND
-                big    af124cdf67ba  -           0 of 2                2h         -     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:80…
-                job/0  6a6a6a6a6a6a  atlas       ended (SIGKILL)       5s         0     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:80…
-                web/0  777777777777  atlas       running               3m         0  4242  http:8080  always   /usr/bin/server --listen 0.0.0.0:80…
-                web/1  787878787878  0101010101  waiting (SIGKILL)     5s         1     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:80…
+                NAME   ID                                NODE        STATE              SINCE  RESTARTS   PID  PORTS      RESTART  COMMAND
+                big    af124cdf67bafc694f86584b1c1e0f93  -           0 of 2                2h         -     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:8080 --verbose
+                job/0  6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a  atlas       ended (SIGKILL)       5s         0     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:8080 --verbose
+                web/0  77777777777777777777777777777777  atlas       running               3m         0  4242  http:8080  always   /usr/bin/server --listen 0.0.0.0:8080 --verbose
+                web/1  78787878787878787878787878787878  0101010101  waiting (SIGKILL)     5s         1     -  http:8080  always   /usr/bin/server --listen 0.0.0.0:8080 --verbose
             "#]],
         );
     }
@@ -346,10 +385,11 @@ pub(crate) mod tests {
         check(
             &quiet,
             &expect![[r#"
-            6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a
-            77777777777777777777777777777777
-            78787878787878787878787878787878
-        "#]],
+                6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a
+                77777777777777777777777777777777
+                78787878787878787878787878787878
+                big
+            "#]],
         );
         check(
             &Output::by_template("{{.app_name}}/{{.index}} {{.phase}}"),
@@ -372,13 +412,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_app_that_wants_nothing_is_not_a_stopped_one() {
+        let state = |app: &AppSummary| app_row(app, NOW, false).cells[3].clone();
+        let mut none = app("web", 0, 0);
+        assert_eq!(state(&none), "0 wanted");
+        none.stopped = true;
+        assert_eq!(state(&none), "stopped");
+    }
+
+    #[test]
     fn nothing_is_an_empty_table_without_titles() {
         let apps = Apps {
             apps: Vec::new(),
             objects: Vec::new(),
             unanswered: Vec::new(),
         };
-        let text = listing(&apps, &NodeNames::default(), NOW).render(&Output::default(), false);
+        let text =
+            listing(&apps, &NodeNames::default(), NOW, false).render(&Output::default(), false);
         assert_eq!(text.unwrap(), "");
     }
 }

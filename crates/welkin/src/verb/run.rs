@@ -11,7 +11,7 @@ use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
 use crate::failure::Failure;
-use crate::session::{self, Addressee, Session};
+use crate::session::{Program, Session};
 use crate::signals::Signals;
 use crate::{completion, flags, manual, output, parse, progress};
 
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     interaction: flags::Interaction,
     /// Name of the app; a made-up one when absent.
-    #[arg(long)]
+    #[arg(long, value_parser = parse::app_name)]
     name: Option<String>,
     #[command(flatten)]
     surroundings: flags::Surroundings,
@@ -57,7 +57,8 @@ struct Shape {
     #[arg(short, long = "port", value_name = "NAME=NUMBER", value_parser = parse::port)]
     ports: Vec<(String, u16)>,
     /// What to do when the program ends: no, on-failure, on-failure:RETRIES, always.
-    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart,
+        add = ArgValueCompleter::new(completion::restarts))]
     restart: Restart,
     /// Cores for each object, such as 0.5; what is left over when absent.
     #[arg(long, value_name = "CORES", value_parser = parse::cores)]
@@ -78,7 +79,8 @@ struct Shape {
     #[arg(long)]
     spread: bool,
     /// Signal that asks the program to end.
-    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal,
+        add = ArgValueCompleter::new(completion::signals))]
     stop_signal: Option<u8>,
     /// How long the program may take to end before it is killed.
     #[arg(long, value_name = "SECONDS", value_parser = parse::duration)]
@@ -87,8 +89,17 @@ struct Shape {
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
     if !arguments.detach && arguments.shape.replicas != 1 {
-        let text = "only one object can run in the foreground";
-        return Err(Failure::usage(text).remedy("welkin run -d …, then welkin logs -f"));
+        let (text, remedy) = if arguments.shape.replicas == 0 {
+            let text = "there is nothing to wait for in the foreground without an object";
+            (
+                text,
+                "welkin run -d --replicas 0 …, then welkin scale APP=1",
+            )
+        } else {
+            let text = "only one object can run in the foreground";
+            (text, "welkin run -d …, then welkin logs -f APP")
+        };
+        return Err(Failure::usage(text).remedy(remedy));
     }
     let done = if arguments.detach {
         detached(arguments, context).await
@@ -168,10 +179,11 @@ async fn foreground(arguments: &Arguments, context: &Context) -> Result<u8, Fail
     let session = Session {
         stdin: arguments.interaction.interactive,
         terminal: arguments.interaction.tty,
-        addressee: Addressee::Object(object.object, started.name.clone()),
+        program: Program::Own(object.object),
+        name: object_name(object),
     };
     let ending = session.run(context, stream, &mut signals).await?;
-    session::conclude(context, &ending, &object_name(object))
+    session.conclude(context, ending)
 }
 
 fn first(started: &Started) -> Result<&ObjectFacts, Failure> {

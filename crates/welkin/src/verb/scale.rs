@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
         required = true,
         value_name = "APP=COUNT",
         value_parser = parse::scale,
-        add = ArgValueCompleter::new(completion::apps)
+        add = ArgValueCompleter::new(completion::counts)
     )]
     counts: Vec<(String, u32)>,
 }

@@ -11,20 +11,19 @@ use wire::id::ObjectId;
 
 use crate::context::{Context, NodeNames};
 use crate::failure::Failure;
-use crate::output::full_screen::FullScreen;
 use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::style::Style;
-use crate::output::table::{Column, Drawing, Table};
+use crate::output::table::{Column, Table};
 use crate::verb::ps;
-use crate::{completion, flags, manual, output, progress};
+use crate::{completion, flags, manual, progress, watch};
 
 /// Between two measurements, when there is only one table.
 const ONCE: Duration = Duration::from_millis(500);
-/// Between two tables.
-pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 
-/// Show what objects use, again and again
+/// Show what objects use, again and again; q quits
+///
+/// Once when standard output is not a terminal.
 #[derive(Debug, Args)]
 #[command(after_help = manual::STATS)]
 pub(crate) struct Arguments {
@@ -42,40 +41,43 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
     let mut meter = Meter::default();
     let target = arguments.target.as_ref();
     let asking = meter.measure(context, target);
-    progress::shown(context.screen, "measuring", asking).await?;
+    let stats = progress::shown(context.screen, "measuring", asking).await?;
+    if let Some(target) = target
+        && stats.objects.is_empty()
+    {
+        ps::expect_target(context, target).await?;
+    }
     let nodes = context.node_names().await;
     let live = !arguments.no_stream && !arguments.output.is_for_programs();
-    if !live {
+    if !live || !context.screen.out_is_terminal {
         tokio::time::sleep(ONCE).await;
         let stats = meter.measure(context, target).await?;
         return show(arguments, context, &meter, &stats, &nodes);
     }
-    if !context.screen.out_is_terminal {
-        loop {
-            tokio::time::sleep(AGAIN).await;
-            let stats = meter.measure(context, target).await?;
-            show(arguments, context, &meter, &stats, &nodes)?;
-        }
-    }
     let mut pause = ONCE;
-    let mut screen = None;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // The screen must be given back before this process ends.
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted.map(|()| 0)?),
-        }
+    watch::watch(async || {
+        // Only a share of a core needs it, and only the first time.
+        tokio::time::sleep(std::mem::take(&mut pause)).await;
         let stats = meter.measure(context, target).await?;
-        let table = meter.table(&stats, &nodes).draw(Drawing {
-            headers: !arguments.output.no_headers,
-            colours: context.screen.out_colours(),
-            ..Drawing::default()
-        });
-        if screen.is_none() {
-            screen = Some(FullScreen::begin()?);
-        }
-        screen.iter().try_for_each(|screen| screen.show(&table))?;
-        pause = AGAIN;
+        let listing = listing(arguments, &meter, &stats, &nodes);
+        listing.render(&arguments.output, context.screen.out_colours())
+    })
+    .await
+}
+
+fn listing<'a>(
+    arguments: &Arguments,
+    meter: &Meter,
+    stats: &'a StatsTable,
+    nodes: &NodeNames,
+) -> Listing<'a, StatsTable> {
+    let ids = stats.objects.iter().map(|it| it.object.to_string());
+    Listing {
+        whole: stats,
+        items: "objects",
+        names: stats.objects.iter().map(name).collect(),
+        ids: ids.collect(),
+        people: People::Table(meter.table(stats, nodes, arguments.output.is_whole())),
     }
 }
 
@@ -86,21 +88,10 @@ fn show(
     stats: &StatsTable,
     nodes: &NodeNames,
 ) -> Result<u8, Failure> {
-    let listing = Listing {
-        whole: stats,
-        items: "objects",
-        names: stats.objects.iter().map(name).collect(),
-        ids: stats
-            .objects
-            .iter()
-            .map(|it| it.object.to_string())
-            .collect(),
-        people: People::Table(meter.table(stats, nodes)),
-    };
+    let listing = listing(arguments, meter, stats, nodes);
     listing.show(&arguments.output, context.screen)?;
     if stats.objects.is_empty() && !arguments.output.is_for_programs() {
-        output::say("nothing runs");
-        output::hint(context.screen, "welkin ps -a");
+        ps::say_nothing_runs(context, arguments.target.as_deref());
     }
     ps::unanswered(context, &stats.unanswered);
     Ok(0)
@@ -149,8 +140,8 @@ impl Meter {
         self.busy.get(&object).copied()
     }
 
-    /// What objects use, as rows.
-    pub(crate) fn table(&self, stats: &StatsTable, nodes: &NodeNames) -> Table {
+    /// What objects use, as rows; with whole ids, or with their beginnings.
+    pub(crate) fn table(&self, stats: &StatsTable, nodes: &NodeNames, whole: bool) -> Table {
         let mut table = Table::new(&[
             Column::text("NAME"),
             Column::text("ID"),
@@ -172,7 +163,7 @@ impl Meter {
                 Style::Plain,
                 vec![
                     name(object),
-                    object.object.short(),
+                    human::id(&object.object, object.object.short(), whole),
                     nodes.get(object.node),
                     human::or_nothing(busy.unwrap_or_default()),
                     cores,
@@ -194,6 +185,7 @@ fn name(object: &ObjectStats) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::output::table::Drawing;
     use expect_test::expect;
     use wire::fact::Usage;
     use wire::id::NodeId;
@@ -225,7 +217,7 @@ pub(crate) mod tests {
             objects,
             unanswered: Vec::new(),
         };
-        let table = meter.table(&stats, &NodeNames::default());
+        let table = meter.table(&stats, &NodeNames::default(), false);
         let drawing = Drawing {
             headers: true,
             ..Drawing::default()

@@ -3,23 +3,17 @@
 use std::cmp::Reverse;
 
 use clap::Args;
-use tokio::io::AsyncReadExt;
 use wire::call::{NodeList, NodeSummary, StatsTable};
 
 use crate::context::{Context, NodeNames};
 use crate::failure::Failure;
-use crate::output::full_screen::FullScreen;
 use crate::output::human;
 use crate::output::style::{Style, paint};
 use crate::output::table::Drawing;
-use crate::signals::Signals;
-use crate::terminal::RawMode;
 use crate::verb::node::list;
-use crate::verb::stats::{AGAIN, Meter};
-use crate::{manual, output};
+use crate::verb::stats::Meter;
+use crate::{manual, output, watch};
 
-/// Keys that end it: q, Escape, Ctrl-C, Ctrl-D.
-const QUIT: [u8; 4] = [b'q', 0x1b, 0x03, 0x04];
 /// Before the first picture: as long as a share of a core takes to be measured.
 const FIRST: std::time::Duration = std::time::Duration::from_millis(300);
 
@@ -38,40 +32,13 @@ pub(crate) async fn run(_arguments: &Arguments, context: &Context) -> Result<u8,
         output::write(picture(context, &mut meter).await?.as_bytes())?;
         return Ok(0);
     }
-    let mut signals = Signals::catch()?;
-    let keys = RawMode::begin()?;
-    let screen = FullScreen::begin()?;
-    let watched = tokio::select! {
-        watched = watch(context, &mut meter, &screen) => watched,
-        () = quit_key(keys.is_some()) => Ok(0),
-        signal = signals.next() => Ok(signal.saturating_add(128)),
-    };
-    drop(screen);
-    drop(keys);
-    watched
-}
-
-async fn watch(context: &Context, meter: &mut Meter, screen: &FullScreen) -> Result<u8, Failure> {
     let mut pause = FIRST;
-    loop {
-        tokio::time::sleep(pause).await;
-        screen.show(&picture(context, meter).await?)?;
-        pause = AGAIN;
-    }
-}
-
-/// Returns when a key that ends it was pressed.
-async fn quit_key(has_keys: bool) {
-    let mut stdin = tokio::io::stdin();
-    let mut key = [0];
-    let mut listening = has_keys;
-    while listening {
-        listening = stdin.read(&mut key).await.is_ok_and(|read| read == 1);
-        if listening && QUIT.iter().any(|quit| key.contains(quit)) {
-            return;
-        }
-    }
-    std::future::pending().await
+    watch::watch(async || {
+        // Only a share of a core needs it, and only the first time.
+        tokio::time::sleep(std::mem::take(&mut pause)).await;
+        picture(context, &mut meter).await
+    })
+    .await
 }
 
 async fn picture(context: &Context, meter: &mut Meter) -> Result<String, Failure> {
@@ -97,10 +64,14 @@ fn draw(nodes: &[NodeSummary], stats: &StatsTable, meter: &Meter, colours: bool)
     };
     let mut text = paint(colours, Style::Strong, &summary(nodes, stats));
     text.push_str("\n\n");
-    text.push_str(&list::table(nodes).draw(drawing));
+    text.push_str(&list::table(nodes, false).draw(drawing));
     if !stats.objects.is_empty() {
         text.push('\n');
-        text.push_str(&meter.table(stats, &NodeNames::of(nodes)).draw(drawing));
+        text.push_str(
+            &meter
+                .table(stats, &NodeNames::of(nodes), false)
+                .draw(drawing),
+        );
     }
     if !stats.unanswered.is_empty() {
         text.push_str(&format!(

@@ -1,6 +1,10 @@
 //! Archives, made and unpacked on this machine.
 
+use std::cmp::Reverse;
+use std::error::Error;
+use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -8,6 +12,10 @@ use wire::stream::PAYLOAD_BYTES_MAX;
 
 use super::Piece;
 use crate::failure::Failure;
+use crate::output::human;
+
+/// What is kept of the mode of a file: who may read, write and execute it.
+const MODE_BITS: u32 = 0o777;
 
 /// Where in the object to unpack, and under which name.
 ///
@@ -50,8 +58,7 @@ pub(super) fn begins_with_directory(piece: &[u8]) -> bool {
 
 /// Packs a file or a directory under this name. The end is sent only when all of it was packed.
 pub(super) fn pack(from: &Path, name: &Path, pieces: Sender<Piece>) -> Result<(), Failure> {
-    let cannot =
-        |error: io::Error| Failure::new(format!("cannot read {}: {error}", from.display()));
+    let cannot = |error: io::Error| failed("cannot read", from, &error);
     // The link that was named is followed, as cp does; those below it are copied as links.
     let from = &from.canonicalize().map_err(cannot)?;
     let writer = io::BufWriter::with_capacity(PAYLOAD_BYTES_MAX, PieceWriter(pieces));
@@ -94,22 +101,28 @@ impl Write for PieceWriter {
 
 /// Unpacks what was at `path` in an object to `to`: into it when it is a directory, else as it.
 pub(super) fn unpack(pieces: Receiver<Vec<u8>>, path: &str, to: &Path) -> Result<(), Failure> {
-    let cannot =
-        |error: io::Error| Failure::new(format!("cannot write to {}: {error}", to.display()));
+    let cannot = |error: io::Error| failed("cannot write to", to, &error);
     let mut archive = tar::Archive::new(PieceReader {
         pieces,
         rest: Vec::new(),
         taken: 0,
     });
-    archive.set_preserve_permissions(true);
+    // A set-user-id bit from inside an object would be one of this user's here.
+    archive.set_preserve_permissions(false);
     archive.set_overwrite(true);
     let root = Root::of(path, to);
+    let mut directories = Vec::new();
     for entry in archive.entries().map_err(cannot)? {
         let mut entry = entry.map_err(cannot)?;
         let inside = entry.path().map_err(cannot)?.into_owned();
         let place = root.place(&inside).map_err(cannot)?;
         if let Some(parent) = place.parent() {
-            std::fs::create_dir_all(parent).map_err(cannot)?;
+            fs::create_dir_all(parent).map_err(cannot)?;
+        }
+        if entry.header().entry_type().is_dir() {
+            make_directory(&place).map_err(cannot)?;
+            directories.push((place, entry.header().mode().map_err(cannot)? & MODE_BITS));
+            continue;
         }
         // A hard link names another entry of the archive, by its name there.
         let link = entry
@@ -119,14 +132,40 @@ pub(super) fn unpack(pieces: Receiver<Vec<u8>>, path: &str, to: &Path) -> Result
         match link.filter(|_| entry.header().entry_type().is_hard_link()) {
             Some(target) => {
                 let target = root.place(&target).map_err(cannot)?;
-                std::fs::hard_link(target, place).map_err(cannot)?;
+                fs::hard_link(target, place).map_err(cannot)?;
             }
             None => {
                 entry.unpack(place).map_err(cannot)?;
             }
         }
     }
+    // One that may not be written to had to be filled before; deepest first, for one that may not
+    // be entered hides what is below it.
+    directories.sort_by_key(|(place, _)| Reverse(place.components().count()));
+    for (place, mode) in directories {
+        fs::set_permissions(&place, Permissions::from_mode(mode)).map_err(cannot)?;
+    }
     Ok(())
+}
+
+fn make_directory(place: &Path) -> io::Result<()> {
+    // What a link leads to is not this directory.
+    if place.is_symlink() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+    }
+    fs::create_dir_all(place)
+}
+
+/// What did not work, and why: an error of the archive names its file and hides the reason below.
+fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let mut text = format!("{what} {}: {error}", path.display());
+    let mut below = error.source();
+    while let Some(reason) = below {
+        text.push_str(&format!(": {reason}"));
+        below = reason.source();
+    }
+    let look = ["ls", "-ld", &path.display().to_string()].map(str::to_owned);
+    Failure::new(text).remedy(human::command(&look))
 }
 
 /// Where the entries of an archive go.
@@ -195,7 +234,6 @@ impl Read for PieceReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn packed(from: &Path, name: &str) -> Vec<u8> {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
@@ -254,6 +292,47 @@ mod tests {
         assert!(!begins_with_directory(&bytes));
         unpacked(&bytes, "/etc/hosts", &here.path().join("copy")).unwrap();
         assert_eq!(fs::read(here.path().join("copy")).unwrap(), b"127.0.0.1");
+    }
+
+    /// A directory that may not be written to took nothing in when its mode came before its files,
+    /// and a program of root's set-user-id bit arrived with it.
+    #[test]
+    fn modes_arrive_but_for_those_that_give_rights_away() {
+        let here = tempfile::tempdir().unwrap();
+        let to = here.path().join("to");
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, kind, mode, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(bytes.len().try_into().unwrap());
+            builder.append_data(&mut header, name, bytes).unwrap();
+        };
+        add("x/", tar::EntryType::Directory, 0o555, b"");
+        add("x/deep/", tar::EntryType::Directory, 0o2511, b"");
+        add("x/deep/tool", tar::EntryType::Regular, 0o4755, b"#!");
+        let bytes = builder.into_inner().unwrap();
+        unpacked(&bytes, "/x", &to).unwrap();
+        let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            [mode(""), mode("deep"), mode("deep/tool")],
+            [0o555, 0o511, 0o755]
+        );
+        for path in ["", "deep"] {
+            fs::set_permissions(to.join(path), Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        let here = tempfile::tempdir().unwrap();
+        let file = here.path().join("hosts");
+        fs::write(&file, "127.0.0.1").unwrap();
+        let bytes = packed(&file, "hosts");
+        fs::create_dir_all(here.path().join("taken/hosts/x")).unwrap();
+        let refused = unpacked(&bytes, "/etc/hosts", &here.path().join("taken")).unwrap_err();
+        assert!(refused.detail.contains("directory"), "{}", refused.detail);
+        assert!(refused.remedy.starts_with("ls -ld "), "{}", refused.remedy);
     }
 
     #[test]

@@ -9,35 +9,46 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::style::Style;
 use crate::output::table::{Column, Table};
-use crate::{flags, manual, progress};
+use crate::{flags, manual, progress, watch};
 
 /// List the nodes of the cloud, as this node knows them
 #[derive(Debug, Args)]
 #[command(after_help = manual::NODES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
+    watching: flags::Watching,
+    #[command(flatten)]
     output: flags::Output,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    let output = &arguments.output;
+    if watch::is_wanted(arguments.watching, output, context.screen)? {
+        return watch::watch(async || {
+            let nodes = context.client.call(NodeList {}).await?;
+            let listing = listing(&nodes, output.is_whole());
+            listing.render(output, context.screen.out_colours())
+        })
+        .await;
+    }
     let asking = context.client.call(NodeList {});
     let nodes = progress::shown(context.screen, "asking the node", asking).await?;
-    listing(&nodes).show(&arguments.output, context.screen)?;
+    listing(&nodes, output.is_whole()).show(output, context.screen)?;
     Ok(0)
 }
 
-fn listing(nodes: &Nodes) -> Listing<'_, Nodes> {
+fn listing(nodes: &Nodes, whole: bool) -> Listing<'_, Nodes> {
     Listing {
         whole: nodes,
         items: "nodes",
         names: nodes.nodes.iter().map(|it| it.name.clone()).collect(),
         ids: nodes.nodes.iter().map(|it| it.node.to_string()).collect(),
-        people: People::Table(table(&nodes.nodes)),
+        people: People::Table(table(&nodes.nodes, whole)),
     }
 }
 
-/// Nodes as rows.
-pub(crate) fn table(nodes: &[NodeSummary]) -> Table {
+/// Nodes as rows; with whole ids, or with their beginnings.
+pub(crate) fn table(nodes: &[NodeSummary], whole: bool) -> Table {
     let mut table = Table::new(&[
         Column::text("NAME"),
         Column::text("ID"),
@@ -61,7 +72,7 @@ pub(crate) fn table(nodes: &[NodeSummary]) -> Table {
             style(node.state),
             vec![
                 node.name.clone(),
-                node.node.short(),
+                human::id(&node.node, node.node.short(), whole),
                 state(node.state).to_owned(),
                 format!("{}/{}", node.platform.os, node.platform.arch),
                 human::cores(capacity.cpu_millis),
@@ -149,7 +160,9 @@ pub(crate) mod tests {
     }
 
     fn check(output: &Output, expected: &expect_test::Expect) {
-        expected.assert_eq(&listing(&nodes()).render(output, false).unwrap());
+        let nodes = nodes();
+        let listing = listing(&nodes, output.is_whole());
+        expected.assert_eq(&listing.render(output, false).unwrap());
     }
 
     #[test]
@@ -166,10 +179,10 @@ pub(crate) mod tests {
         check(
             &Output::of(Form::Wide),
             &expect![[r#"
-                NAME    ID          STATE        PLATFORM      CORES  MEMORY  USED               HELD               OBJECTS    RTT  VERSION  KERNEL  LABELS
-                atlas   0000000000  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3    0ms  0.1.0    6.12.1  disk=ssd
-                b       0101010101  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3  0.4ms  0.1.0    6.12.1  disk=ssd
-                cellar  0202020202  unreachable  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3      -  0.1.0    6.12.1  disk=ssd
+                NAME    ID                                                                STATE        PLATFORM      CORES  MEMORY  USED               HELD               OBJECTS    RTT  VERSION  KERNEL  LABELS
+                atlas   0000000000000000000000000000000000000000000000000000000000000000  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3    0ms  0.1.0    6.12.1  disk=ssd
+                b       0101010101010101010101010101010101010101010101010101010101010101  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3  0.4ms  0.1.0    6.12.1  disk=ssd
+                cellar  0202020202020202020202020202020202020202020202020202020202020202  unreachable  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3      -  0.1.0    6.12.1  disk=ssd
             "#]],
         );
     }
@@ -207,7 +220,7 @@ pub(crate) mod tests {
     fn what_is_printed_is_the_answer_itself_and_can_be_read_back() {
         let mut one = nodes();
         one.nodes.truncate(1);
-        let json = listing(&one)
+        let json = listing(&one, false)
             .render(&Output::of(Form::Json), false)
             .unwrap();
         expect![[r#"
@@ -241,7 +254,7 @@ pub(crate) mod tests {
             }
         "#]]
         .assert_eq(&json);
-        let yaml = listing(&one)
+        let yaml = listing(&one, false)
             .render(&Output::of(Form::Yaml), false)
             .unwrap();
         expect![[r#"

@@ -5,8 +5,9 @@
     reason = "a test that cannot go on has failed; the node it waits for is a thread"
 )]
 
-#[path = "../../client/tests/fake/mod.rs"]
+#[path = "../../../client/tests/fake/mod.rs"]
 mod fake;
+mod nodes;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -135,6 +136,10 @@ fn wrong_usage_exits_with_2() {
         "frobnicate",
         "run",
         "run --replicas 3 true",
+        "run --replicas 0 true",
+        "run --name Web! true",
+        "up --listen 7117",
+        "ps -w -o json",
         "ps --format {{x}}x -o json",
     ] {
         let output = welkin(state.path(), line).output().unwrap();
@@ -213,7 +218,11 @@ fn run_exits_as_docker_does_when_nothing_ran() {
             exit(frames, &ExitReason::NotStarted { code: 127, message });
         })),
     });
-    assert_eq!((code, err.as_str()), (127, "welkin: prog: not found\n"));
+    assert_eq!(code, 127);
+    assert!(
+        err.starts_with("welkin: prog: not found\n  try: welkin run -- sh -c"),
+        "{err}"
+    );
     let (code, _, err) = against("run prog", |path, _| match path {
         "app/run" => started(),
         _ => Answer::Stream(Box::new(|frames| drop(opened(frames)))),
@@ -304,6 +313,92 @@ fn signals_go_to_the_program() {
     assert_eq!((code, out.as_str()), (137, "up\n[15, 2, 9]"));
 }
 
+/// `welkin run -- yes | head -1` ended well and left `yes` running for ever.
+#[test]
+fn a_program_whose_output_nobody_reads_is_ended() {
+    let state = tempfile::tempdir().unwrap();
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    serve(state.path(), move |path, body| match path {
+        "app/run" => started(),
+        "stream" => Answer::Stream(Box::new(|frames| {
+            opened(frames);
+            (0..2000).for_each(|_| frames.send(Kind::Stdout, &[b'y'; 60_000]));
+        })),
+        _ => {
+            asked.send(format!("{path} {body}")).unwrap();
+            Answer::Json(200, r#"{"objects":[]}"#.to_owned())
+        }
+    });
+    let mut child = welkin(state.path(), "run yes")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(said(&output), (141, String::new(), String::new()));
+    let id = object(0).object;
+    let asked: Vec<String> = was_asked.try_iter().collect();
+    assert_eq!(
+        asked,
+        [
+            format!(r#"app/kill {{"target":"{id}","signal":13}}"#),
+            format!(r#"app/stop {{"target":"{id}","grace_ms":0}}"#),
+        ]
+    );
+}
+
+/// Ctrl-C was sent to the server first, then it was killed, then all of its app was stopped.
+#[test]
+fn attach_is_left_by_an_interrupt_and_the_program_goes_on() {
+    let inspection = |body: &str| {
+        assert!(body.contains("web"));
+        let app = AppId::of_name("web");
+        let object = serde_json::to_string(&object(0)).unwrap();
+        let spec = r#"{"name":"web","program":{"arguments":["serve"]}}"#;
+        Answer::Json(
+            200,
+            format!(
+                r#"{{"app":"{app}","spec":{spec},"stopped":false,"objects":[{object}],
+                     "guardians":[],"trouble":null}}"#
+            ),
+        )
+    };
+    for (line, expected) in [("attach web", None), ("attach --signals web", Some(2))] {
+        let state = tempfile::tempdir().unwrap();
+        let (ready, attached) = std::sync::mpsc::sync_channel(1);
+        serve(state.path(), move |path, body| match path {
+            "app/inspect" => inspection(body),
+            "stream" => {
+                let ready = ready.clone();
+                Answer::Stream(Box::new(move |frames| {
+                    opened(frames);
+                    ready.send(()).unwrap();
+                    let seen = frames.next().map(|frame| (frame.kind, frame.payload));
+                    let signal = expected.map(|number| (Kind::Signal, vec![number]));
+                    assert_eq!(seen, signal);
+                    exit(frames, &ExitReason::Code(3));
+                }))
+            }
+            _ => panic!("{path}: it was to be left alone"),
+        });
+        let child = welkin(state.path(), line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        attached.recv().unwrap();
+        signal(&child, Signal::SIGINT);
+        let (code, _, err) = said(&child.wait_with_output().unwrap());
+        if expected.is_some() {
+            assert_eq!((code, err.as_str()), (3, ""));
+        } else {
+            let left = "left web/0; it goes on\n  try: welkin attach web/0\n";
+            assert_eq!((code, err.as_str()), (0, left));
+        }
+    }
+}
+
 #[test]
 fn an_interrupt_before_the_start_leaves_the_call() {
     let state = tempfile::tempdir().unwrap();
@@ -320,6 +415,49 @@ fn an_interrupt_before_the_start_leaves_the_call() {
     was_asked.recv().unwrap();
     signal(&child, Signal::SIGINT);
     assert_eq!(said(&child.wait_with_output().unwrap()).0, 130);
+}
+
+#[test]
+fn the_detach_keys_leave_exec_too() {
+    let state = tempfile::tempdir().unwrap();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let (ready, attached) = std::sync::mpsc::sync_channel(1);
+    serve(state.path(), move |path, _| match path {
+        "app/locate" => located(1),
+        _ => {
+            let ready = ready.clone();
+            Answer::Stream(Box::new(move |frames| {
+                opened(frames);
+                frames.send(Kind::Stdout, b"$ ");
+                ready.send(()).unwrap();
+                while frames.next().is_some() {}
+            }))
+        }
+    });
+    let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+    let child = welkin(state.path(), "exec -it web sh")
+        .stdin(end(&pty.slave))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    attached.recv().unwrap();
+    // Typed before the terminal is raw, the keys would be the terminal's own.
+    while tcgetattr(&pty.slave)
+        .unwrap()
+        .local_flags
+        .contains(LocalFlags::ICANON)
+    {
+        std::thread::yield_now();
+    }
+    std::fs::File::from(pty.master)
+        .write_all(b"\x10\x11")
+        .unwrap();
+    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    assert_eq!(
+        (code, err.as_str()),
+        (0, "\nleft; the program was hung up\n")
+    );
 }
 
 #[test]
@@ -494,7 +632,96 @@ fn several_targets_are_all_tried() {
         }
     });
     assert_eq!((code, out.as_str()), (1, "a\nc\n"));
-    assert_eq!(err, "welkin: no app is called `b`\n");
+    assert_eq!(
+        err,
+        "welkin: no app is called `b`\n  try: welkin ps -a; welkin nodes\n"
+    );
+}
+
+/// It looked as if the app were there and nothing of it ran.
+#[test]
+fn a_mistyped_name_is_no_outage() {
+    let script = |path: &str, body: &str| match path {
+        "node/list" => no_nodes(),
+        "app/list" => ok(&Apps {
+            apps: Vec::new(),
+            objects: Vec::new(),
+            unanswered: Vec::new(),
+        }),
+        "app/stats" => Answer::Json(200, r#"{"objects":[],"unanswered":[]}"#.to_owned()),
+        "app/locate" if body.contains("\"web\"") => located(0),
+        _ => refused(&Problem::not_found("app", "wbe").remedy("welkin ps -a")),
+    };
+    for line in ["ps wbe", "ps wbe -o json", "stats wbe", "logs wbe"] {
+        let (code, out, err) = against(line, script);
+        assert_eq!((code, out.as_str()), (1, ""), "{line}");
+        assert_eq!(
+            err, "welkin: no app is called `wbe`\n  try: welkin ps -a\n",
+            "{line}"
+        );
+    }
+    for line in ["ps web", "stats web"] {
+        let (code, out, err) = against(line, script);
+        assert_eq!((code, out.as_str()), (0, ""), "{line}");
+        assert_eq!(
+            err, "nothing of web runs\n  try: welkin explain web\n",
+            "{line}"
+        );
+    }
+}
+
+/// `-o name` had no end, and a pipe got table after table.
+#[test]
+fn stats_in_a_pipe_are_shown_once_in_the_form_that_was_asked_for() {
+    let script = |path: &str, _: &str| match path {
+        "node/list" => no_nodes(),
+        _ => {
+            let (id, node) = (object(0).object, object(0).node);
+            Answer::Json(
+                200,
+                format!(
+                    r#"{{"unanswered":[],"objects":[{{"object":"{id}","app_name":"web","index":0,
+                         "node":"{node}","usage":{{"cpu_us":0,"memory_bytes":0,"processes":1}},
+                         "cpu_limit_millis":0,"memory_limit_bytes":0}}]}}"#
+                ),
+            )
+        }
+    };
+    let (code, out, _) = against("stats -o name", script);
+    assert_eq!((code, out.as_str()), (0, "web/0\n"));
+    let (code, out, _) = against("stats", script);
+    assert_eq!((code, out.lines().count()), (0, 2), "{out}");
+    let (_, out, _) = against("stats -o wide", script);
+    assert!(
+        out.contains("CPU TIME") && out.contains(&object(0).object.to_string()),
+        "{out}"
+    );
+}
+
+#[test]
+fn an_app_that_wants_no_objects_is_not_started_in_silence() {
+    let (code, out, err) = against("start web", |path, _| match path {
+        "app/start" => Answer::Json(
+            200,
+            format!(
+                r#"{{"app":"{}","name":"web","objects":[]}}"#,
+                AppId::of_name("web")
+            ),
+        ),
+        _ => Answer::Json(
+            200,
+            format!(
+                r#"{{"app":"{}","spec":{{"name":"web","replicas":0,"program":{{"arguments":["x"]}}}},
+                     "stopped":false,"objects":[],"guardians":[],"trouble":null}}"#,
+                AppId::of_name("web")
+            ),
+        ),
+    });
+    assert_eq!((code, out.as_str()), (0, "web\n"));
+    assert_eq!(
+        err,
+        "note: web wants no objects\n  try: welkin scale web=1\n"
+    );
 }
 
 #[test]
@@ -622,21 +849,28 @@ fn names_are_completed_from_the_cloud() {
     assert_eq!(said(&output), (0, String::new(), String::new()));
 }
 
+/// One look-up that failed (the node was started again) ended it as if all were well.
 #[test]
-fn up_is_content_with_a_node_that_is_up() {
-    let (code, out, err) = against("up", |path, _| {
-        assert_eq!(path, "cloud/info");
-        let id = "0".repeat(64);
-        let info = format!(
-            r#"{{"cloud":"{id}","node":"{id}","name":"atlas","program_version":"0.1.0",
-                 "nodes_up":1,"nodes":2}}"#
-        );
-        Answer::Json(200, info)
+fn a_followed_log_outlives_a_node_that_cannot_say_what_there_is() {
+    let looks = std::sync::atomic::AtomicU32::new(0);
+    let (code, out, err) = against("logs -f web", move |path, _| {
+        if path == "app/locate" {
+            return match looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => located(1),
+                1 => refused(&Problem::new(ProblemCode::Unreachable, "nobody knows")),
+                _ => refused(&Problem::not_found("app", "web")),
+            };
+        }
+        Answer::Stream(Box::new(|frames| {
+            opened(frames);
+            frames.send(Kind::Stdout, b"one\n");
+            exit(frames, &ExitReason::Code(0));
+        }))
     });
-    assert_eq!((code, out.as_str()), (0, ""));
+    assert_eq!((code, out.as_str()), (0, "one\n"));
     assert_eq!(
         err,
-        "atlas is already up, in cloud 0000000000 (1 of 2 nodes up)\n"
+        "note: it is not known what else is written: nobody knows\n"
     );
 }
 
