@@ -23,6 +23,8 @@ mod stream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use wire::call::{Call, Request};
 use wire::stream::Open;
 
@@ -34,6 +36,10 @@ pub use stream::{Reader, Stream, Writer};
 const PATIENCE: Duration = Duration::from_secs(65);
 /// How long it may take to say that it is well, which needs nobody else.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is asked whether it is well while a call waits that may take any time.
+const PULSE: Duration = Duration::from_secs(30);
+/// How long it may take to say so then, when nobody is in a hurry.
+const PULSE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Whoever asks one node. Cheap to make and to clone: it holds no connection.
 #[derive(Debug, Clone)]
@@ -79,7 +85,19 @@ impl Client {
     pub async fn call<C: Call>(&self, request: C) -> Result<C::Response, CallError> {
         let body = serde_json::to_vec(&request).map_err(|e| CallError::Protocol(e.to_string()))?;
         let patience = patience(&request.into());
-        let answer = exchange::post(&self.socket, C::PATH, body, patience).await?;
+        let mut post = Box::pin(exchange::post(&self.socket, C::PATH, body, patience));
+        let answer = loop {
+            match timeout(PULSE, &mut post).await {
+                Ok(answer) => break answer?,
+                Err(_elapsed) if patience.is_some() => {}
+                Err(_elapsed) => {
+                    let health = exchange::health(&self.socket, PULSE_PATIENCE).await;
+                    if let Err(silent @ CallError::Silent { .. }) = health {
+                        return Err(silent);
+                    }
+                }
+            }
+        };
         serde_json::from_slice(&answer).map_err(|error| {
             CallError::Protocol(format!("the answer to {} makes no sense: {error}", C::PATH))
         })
@@ -96,17 +114,18 @@ impl Client {
     }
 }
 
-/// How long the answer to a call may take; `None` where it has no end.
+/// How long the answer to a call may take; `None` where only the node knows: how long objects may
+/// take to end is in the specification of their app.
 fn patience(request: &Request) -> Option<Duration> {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "all others have the usual deadline"
     )]
     match request {
-        Request::Wait(_) => None,
-        Request::StopApp(stop) => {
-            Some(PATIENCE + Duration::from_millis(stop.grace_ms.unwrap_or(0).into()))
-        }
+        Request::Wait(_) | Request::Remove(_) => None,
+        Request::StopApp(stop) => stop
+            .grace_ms
+            .map(|grace_ms| PATIENCE + Duration::from_millis(grace_ms.into())),
         _ => Some(PATIENCE),
     }
 }
