@@ -3,6 +3,7 @@
 //! Peers are run side by side with us, in turn, in the same minute, because machines are shared and
 //! drift; what counts is the ratio of the medians. Prints a table and writes JSON.
 
+mod build;
 mod failover;
 mod idle;
 mod list;
@@ -25,7 +26,7 @@ pub(crate) struct Figure {
     pub(crate) what: String,
     /// All samples, in the unit.
     pub(crate) samples: Vec<f64>,
-    /// `ms`, `MiB`, `s`, `%`.
+    /// `ms`, `s`, `min`, `MiB`, `MB`, `%`.
     pub(crate) unit: &'static str,
     /// What is to be reached, in words; empty for a peer.
     pub(crate) goal: String,
@@ -117,11 +118,12 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             name => names.push(name.to_string()),
         }
     }
-    let all: [(&str, Measure); 4] = [
+    let all: [(&str, Measure); 5] = [
         ("start", start::measure),
         ("list", list::measure),
         ("idle", idle::measure),
         ("failover", failover::measure),
+        ("build", build::measure),
     ];
     let mut figures = Vec::new();
     for (name, measure) in all {
