@@ -24,6 +24,9 @@ const CHANGE_PER_CENT: u64 = 10;
 const TELL_PERIOD: Duration = Duration::from_secs(2);
 /// Weight of the newest round-trip time, as a power of two (RFC 6298 section 2 uses the same).
 const RTT_SHIFT: u32 = 3;
+/// Highest version of facts that anybody believes: as many as two thousand million boots reach. What
+/// claims to be beyond is a lie, and its owner could not say anything newer.
+const VERSION_MAX: u64 = 1 << 63;
 
 /// What is known of the nodes of the cloud.
 #[derive(Debug)]
@@ -97,7 +100,9 @@ impl Measurement {
             .facts
             .get(&facts.node)
             .is_none_or(|old| facts.version > old.version);
-        let fits = facts.addresses.len() <= ADDRESSES_MAX && facts.labels.len() <= LABELS_MAX;
+        let fits = facts.addresses.len() <= ADDRESSES_MAX
+            && facts.labels.len() <= LABELS_MAX
+            && facts.version <= VERSION_MAX;
         let has_room = self.facts.len() < NODES_MAX || self.facts.contains_key(&facts.node);
         if facts.node == self.me || !is_newer || !fits || !has_room {
             return false;
@@ -109,7 +114,8 @@ impl Measurement {
     /// The largest version that anybody claims this node has said; `true` when this node never said
     /// it and must say something newer: its disk was set back, or somebody lies.
     pub(crate) fn note_claim(&mut self, version: u64) -> bool {
-        let Some(mine) = self.facts.get_mut(&self.me) else {
+        let mine = self.facts.get_mut(&self.me);
+        let Some(mine) = mine.filter(|_| version <= VERSION_MAX) else {
             return false;
         };
         let is_beyond = version > mine.version;
@@ -132,7 +138,7 @@ impl Measurement {
         let capacity = self.now;
         let mine = self.facts.entry(self.me).and_modify(|facts| {
             edit(facts);
-            facts.version += 1;
+            facts.version = facts.version.saturating_add(1);
             facts.capacity = capacity;
         });
         let facts = mine
@@ -212,5 +218,52 @@ impl Measurement {
             .into_iter()
             .map(|facts| facts.name.clone())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use wire::fact::Platform;
+
+    use super::*;
+
+    fn node(letter: u8) -> NodeId {
+        NodeId([letter; 32])
+    }
+
+    fn facts(letter: u8, version: u64) -> NodeFacts {
+        NodeFacts {
+            node: node(letter),
+            version,
+            name: letter.to_string(),
+            program_version: String::new(),
+            platform: Platform {
+                os: String::new(),
+                arch: String::new(),
+                kernel: String::new(),
+            },
+            addresses: Vec::new(),
+            labels: BTreeMap::new(),
+            availability: Availability::Open,
+            capacity: Capacity::default(),
+        }
+    }
+
+    /// A peer claimed the highest version there is; the next change of this node overflowed, which
+    /// ended the process, and gossip brought the claim to every life after it.
+    #[test]
+    fn an_absurd_version_is_believed_of_nobody() {
+        let mut measurement = Measurement::new(facts(1, 1 << 32));
+        assert!(!measurement.note_claim(u64::MAX));
+        assert!(!measurement.note_claim(VERSION_MAX + 1));
+        let changed = measurement.change(Instant::default(), |_| {});
+        assert_eq!(changed.version, (1 << 32) + 1);
+        assert!(!measurement.learn(&facts(2, u64::MAX)));
+        assert!(measurement.learn(&facts(2, 5)), "its owner is still heard");
+        assert!(measurement.note_claim(VERSION_MAX), "high, and outdone");
+        let changed = measurement.change(Instant::default(), |_| {});
+        assert_eq!(changed.version, VERSION_MAX + 1);
     }
 }

@@ -2,7 +2,7 @@
 //! its objects.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -137,7 +137,7 @@ impl Kernel {
 
     /// Reports objects whose supervisor is another than it was, or is `returned`.
     pub(super) fn report_to_new_supervisors(&mut self, returned: NodeId) {
-        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let apps: BTreeSet<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
         let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
         for app in apps {
             let supervisor = self.supervisor_of(app);
@@ -153,12 +153,10 @@ impl Kernel {
     /// Reports everything, in case a message was lost, or the object in a join of records; so also
     /// to this node itself.
     pub(super) fn report_all(&mut self) {
-        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let apps: BTreeSet<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        self.reported_to.retain(|app, _| apps.contains(app));
         let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
-        for app in apps
-            .into_iter()
-            .collect::<alloc::collections::BTreeSet<_>>()
-        {
+        for app in apps {
             let supervisor = self.supervisor_of(app);
             reports
                 .entry(supervisor)

@@ -189,7 +189,7 @@ impl Kernel {
             questions: Questions::new(first_question),
             loopback: VecDeque::new(),
             by_short: BTreeMap::new(),
-            boot_reserved: first_boot + BOOTS_RESERVED,
+            boot_reserved: first_boot.saturating_add(BOOTS_RESERVED),
             reserving: None,
             signing: BTreeMap::new(),
             measuring: BTreeMap::new(),
