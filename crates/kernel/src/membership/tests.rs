@@ -439,12 +439,7 @@ fn a_boot_that_nobody_can_have_reached_is_not_believed() {
         incarnation: 0,
         state: MemberState::Down,
     };
-    membership.merge(
-        now,
-        2,
-        &[down.clone(), MemberItem { node: 3, ..down }],
-        false,
-    );
+    membership.merge(now, 2, &[down, MemberItem { node: 3, ..down }], false);
     let events = events(&mut membership);
     assert!(!events.iter().any(|it| matches!(it, Event::Reserve { .. })));
     assert!(events.iter().any(|it| matches!(it, Event::Alarm { .. })));
