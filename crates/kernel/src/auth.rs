@@ -13,6 +13,10 @@
 //!   stays out for good.
 //! - Members are those that are rooted and not removed.
 //!
+//! Anybody can sign a statement. One *counts* when its signer is the cloud key or was ever rooted.
+//! The others are kept, because what they hang on may be yet to come, but only where there is room:
+//! one that counts takes the place of one that does not.
+//!
 //! So nothing that a removed node signs afterwards counts, however it is dated; and those that it
 //! had admitted before stay, its remover among them.
 //!
@@ -42,15 +46,17 @@ pub(crate) struct Auth {
     admissions: BTreeMap<NodeId, Vec<Statement>>,
     /// By subject; several signers may say it, each with nodes to keep.
     removals: BTreeMap<NodeId, Vec<Statement>>,
-    /// Follows from the two above.
+    /// Those with a chain of admissions, whether or not a link was removed; follows from the above.
+    ever: BTreeSet<NodeId>,
+    /// Follows from the above.
     members: BTreeSet<NodeId>,
 }
 
 /// What became of a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
-    /// It was not known; membership may have changed.
-    New,
+    /// It was not known; membership may have changed. These had to make room for it.
+    New(Vec<Statement>),
     /// It was known, or says nothing new.
     Known,
     /// It was refused, for this reason; nothing changed.
@@ -63,6 +69,7 @@ impl Auth {
             cloud,
             admissions: BTreeMap::new(),
             removals: BTreeMap::new(),
+            ever: BTreeSet::new(),
             members: BTreeSet::new(),
         }
     }
@@ -112,12 +119,20 @@ impl Auth {
             return Learned::Refused("it is about another cloud");
         }
         let same = known.get(&node).map_or(&[][..], Vec::as_slice);
-        if same.iter().any(|it| it.signer == statement.signer)
-            || same.len() >= STATEMENTS_PER_NODE_MAX
-        {
+        if same.iter().any(|it| it.signer == statement.signer) {
             return Learned::Known;
         }
-        if same.is_empty() && known.len() >= NODES_MAX {
+        let counts = self.counts(statement);
+        let is_crowded = same.len() >= STATEMENTS_PER_NODE_MAX;
+        if is_crowded && (!counts || same.iter().all(|it| self.counts(it))) {
+            return Learned::Known;
+        }
+        let is_full = same.is_empty() && known.len() >= NODES_MAX;
+        let in_the_way = known
+            .iter()
+            .find(|(_, all)| is_full && !all.iter().any(|it| self.counts(it)))
+            .map(|(node, _)| *node);
+        if is_full && (!counts || in_the_way.is_none()) {
             return Learned::Refused("the cloud is full");
         }
         let is_twin = |other: &NodeId| *other != node && other.short_id() == node.short_id();
@@ -128,14 +143,27 @@ impl Auth {
         if !is_signed(statement) {
             return Learned::Refused("its signature does not fit");
         }
+        let least = same.iter().position(|it| !self.counts(it));
         let known = if is_admission {
             &mut self.admissions
         } else {
             &mut self.removals
         };
-        known.entry(node).or_default().push(statement.clone());
-        self.members = self.derive();
-        Learned::New
+        let mut evicted = in_the_way
+            .and_then(|node| known.remove(&node))
+            .unwrap_or_default();
+        let same = known.entry(node).or_default();
+        if let Some(least) = least.filter(|_| is_crowded) {
+            evicted.push(same.remove(least));
+        }
+        same.push(statement.clone());
+        self.derive();
+        Learned::New(evicted)
+    }
+
+    /// Whether it says anything, as far as is known now.
+    fn counts(&self, statement: &Statement) -> bool {
+        statement.signer == self.cloud.0 || self.ever.contains(&NodeId(statement.signer))
     }
 
     /// Nodes that `node` has admitted: who removes it says which of them stay.
@@ -148,17 +176,15 @@ impl Auth {
             .collect()
     }
 
-    /// Everybody who belongs to the cloud.
-    fn derive(&self) -> BTreeSet<NodeId> {
-        let ever = self.rooted(|_, _| true);
+    /// Finds out anew who belongs to the cloud.
+    fn derive(&mut self) {
+        self.ever = self.rooted(|_, _| true);
         let removals: BTreeMap<NodeId, Vec<&[NodeId]>> = self
             .removals
             .iter()
             .map(|(node, all)| {
-                let counts = |it: &&Statement| {
-                    it.signer == self.cloud.0 || ever.contains(&NodeId(it.signer))
-                };
-                (*node, all.iter().filter(counts).map(kept_by).collect())
+                let counting = all.iter().filter(|it| self.counts(it));
+                (*node, counting.map(kept_by).collect())
             })
             .filter(|(_, all): &(_, Vec<_>)| !all.is_empty())
             .collect();
@@ -167,7 +193,7 @@ impl Auth {
             removed.is_none_or(|all| all.iter().any(|kept| kept.contains(&subject)))
         });
         members.retain(|node| !removals.contains_key(node));
-        members
+        self.members = members;
     }
 
     /// Everybody with a chain of admissions from the cloud key of which every link holds.
@@ -193,7 +219,7 @@ impl Auth {
     /// How many nodes were admitted with this ticket.
     pub(crate) fn ticket_uses(&self, id: TicketId) -> usize {
         let names_it = |it: &Statement| match &it.body {
-            StatementBody::Admission { ticket, .. } => *ticket == Some(id),
+            StatementBody::Admission { ticket, .. } => *ticket == Some(id) && self.counts(it),
             StatementBody::Removal { .. } => false,
         };
         self.admissions
@@ -250,7 +276,7 @@ impl Auth {
         {
             return bad("a member has the same short id; make this machine a new key");
         }
-        if self.admissions.len() >= NODES_MAX {
+        if self.ever.len() >= NODES_MAX {
             return Err(Problem::new(
                 ProblemCode::Busy,
                 format!("the cloud is full: it has had {NODES_MAX} nodes"),
@@ -413,6 +439,44 @@ mod tests {
             Auth::new(cloud()).learn(&forged),
             Learned::Refused(_)
         ));
+    }
+
+    /// A removal by a stranger says nothing, but eight of them were all that was kept about a node: it
+    /// could sign them itself, and nobody could remove it any more.
+    #[test]
+    fn what_counts_takes_the_place_of_what_does_not() {
+        let mut statements = vec![admit(0, 1), admit(1, 2)];
+        statements.extend((20..28).map(|stranger| remove(stranger, 2)));
+        let mut auth = auth(&statements);
+        assert!(auth.is_member(node(2)));
+        assert_eq!(auth.learn(&remove(28, 2)), Learned::Known);
+        assert!(matches!(auth.learn(&remove(1, 2)), Learned::New(evicted) if evicted.len() == 1));
+        assert!(!auth.is_member(node(2)));
+        assert_eq!(auth.statements().count(), 2 + 8);
+    }
+
+    /// Admissions that strangers had signed of nodes that do not exist filled the cloud.
+    #[test]
+    fn only_nodes_that_belonged_to_the_cloud_fill_it() {
+        let mut auth = auth(&[admit(0, 1)]);
+        let stranger = admit(9, 2);
+        for number in 1..u16::try_from(NODES_MAX).expect("fits") {
+            let [high, low] = number.to_be_bytes();
+            let mut other = stranger.clone();
+            let mut node = [7; 32];
+            node[..2].copy_from_slice(&[high, low]);
+            if let StatementBody::Admission { node: of, .. } = &mut other.body {
+                *of = NodeId(node);
+            }
+            auth.admissions.insert(NodeId(node), vec![other]);
+        }
+        let full = Learned::Refused("the cloud is full");
+        assert_eq!(auth.learn(&stranger), full);
+        let by_1 = ticket(1, 2, 200_000, cloud());
+        assert!(auth.check_ticket(&by_1, node(3), UnixMillis(1)).is_ok());
+        assert!(matches!(auth.learn(&admit(1, 3)), Learned::New(evicted) if evicted.len() == 1));
+        assert!(auth.is_member(node(3)));
+        assert_eq!(auth.admissions.len(), NODES_MAX);
     }
 
     proptest! {

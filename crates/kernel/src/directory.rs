@@ -32,6 +32,8 @@ pub(crate) enum Joined {
     Same,
     /// There is no room for another app.
     Full,
+    /// It cannot be what anybody wrote who means well.
+    Refused,
 }
 
 impl Directory {
@@ -68,6 +70,27 @@ impl Directory {
         } else {
             Joined::Changed
         }
+    }
+
+    /// The oldest tombstones beyond `count` that have no objects and that `is_held` by all who
+    /// should.
+    pub(crate) fn spare_tombstones(
+        &self,
+        count: usize,
+        is_held: impl Fn(AppId) -> bool,
+    ) -> Vec<AppId> {
+        let is_tombstone = |record: &&AppRecord| record.wanted.spec.is_none();
+        let mut all: Vec<&AppRecord> = self.records.values().filter(is_tombstone).collect();
+        let surplus = all.len().saturating_sub(count);
+        if surplus == 0 {
+            return Vec::new();
+        }
+        all.sort_by_key(|record| record.wanted.version);
+        all.into_iter()
+            .filter(|record| record.objects.is_empty() && is_held(record.app))
+            .map(|record| record.app)
+            .take(surplus)
+            .collect()
     }
 
     /// Remembers that `node` has this version.
@@ -216,6 +239,24 @@ mod tests {
             let kept: Vec<NodeId> = before.iter().copied().filter(|node| *node != gone).collect();
             prop_assert_eq!(&after[..kept.len()], &kept[..]);
         }
+    }
+
+    /// Each program that was run in the foreground left one for a month, and when there were 8,192 of
+    /// them nothing could be run any more.
+    #[test]
+    fn the_oldest_tombstones_make_room() {
+        let mut directory = Directory::default();
+        for number in 1..=6_u64 {
+            let mut tombstone = record(number, number * 8);
+            tombstone.app = AppId([u8::try_from(number).expect("few"); 16]);
+            directory.join(tombstone);
+        }
+        let app = |number: u8| AppId([number; 16]);
+        let all = |_| true;
+        assert_eq!(directory.spare_tombstones(6, all), []);
+        assert_eq!(directory.spare_tombstones(4, all), [app(1), app(2)]);
+        let not_the_first = |it| it != app(1);
+        assert_eq!(directory.spare_tombstones(5, not_the_first), [app(2)]);
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub const NODES_MAX: usize = 4_096;
 /// Slots of one app that are placed at the same time: an app of thousands must not take all
 /// questions and leases.
 pub const PLACINGS_MAX: usize = 256;
+/// Records of removed apps on a node; beyond, the oldest are dropped before their time, so that apps
+/// that come and go leave room for those that stay.
+pub const TOMBSTONES_MAX: usize = RECORDS_MAX / 4;
+/// Objects that a record remembers beyond two a slot: what two sides of a cut, or hosts that were
+/// away, bring back at one time.
+pub const SURPLUS_MAX: usize = 256;
 /// Decisions that a record remembers.
 pub const DECISIONS_MAX: usize = 16;
 /// How long the record of a removed app is kept, so that a node that was away learns of it.

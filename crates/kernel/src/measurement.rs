@@ -24,6 +24,13 @@ const CHANGE_PER_CENT: u64 = 10;
 const TELL_PERIOD: Duration = Duration::from_secs(2);
 /// Weight of the newest round-trip time, as a power of two (RFC 6298 section 2 uses the same).
 const RTT_SHIFT: u32 = 3;
+/// Highest version of facts that anybody believes: as many as two thousand million boots reach. What
+/// claims to be beyond is a lie, and its owner could not say anything newer.
+const VERSION_MAX: u64 = 1 << 63;
+
+/// The label of a node whose disk takes no writes. No name of a label has a dot, so nobody else sets
+/// it.
+const IMPAIRED: &str = "welkin.disk";
 
 /// What is known of the nodes of the cloud.
 #[derive(Debug)]
@@ -81,6 +88,33 @@ impl Measurement {
             .map_or(Availability::Open, |facts| facts.availability)
     }
 
+    /// Whether a node says that its disk takes no writes: it keeps what it has and supervises nothing.
+    pub(crate) fn is_impaired(&self, node: NodeId) -> bool {
+        let facts = self.facts.get(&node);
+        facts.is_some_and(|facts| facts.labels.contains_key(IMPAIRED))
+    }
+
+    /// Labels that a person gave to this node.
+    pub(crate) fn own_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self
+            .facts
+            .get(&self.me)
+            .map_or_else(BTreeMap::new, |facts| facts.labels.clone());
+        labels.remove(IMPAIRED);
+        labels
+    }
+
+    /// This node's disk takes no writes, or takes them again: the facts to be told at once.
+    pub(crate) fn impair(&mut self, now: Instant, is_impaired: bool) -> NodeFacts {
+        self.change(now, |facts| {
+            if is_impaired {
+                facts.labels.insert(IMPAIRED.into(), "refuses".into());
+            } else {
+                facts.labels.remove(IMPAIRED);
+            }
+        })
+    }
+
     /// Everybody's newest capacity; this node's own as it is now.
     pub(crate) fn capacity(&self, node: NodeId) -> Capacity {
         if node == self.me {
@@ -97,7 +131,9 @@ impl Measurement {
             .facts
             .get(&facts.node)
             .is_none_or(|old| facts.version > old.version);
-        let fits = facts.addresses.len() <= ADDRESSES_MAX && facts.labels.len() <= LABELS_MAX;
+        let fits = facts.addresses.len() <= ADDRESSES_MAX
+            && facts.labels.keys().filter(|key| *key != IMPAIRED).count() <= LABELS_MAX
+            && facts.version <= VERSION_MAX;
         let has_room = self.facts.len() < NODES_MAX || self.facts.contains_key(&facts.node);
         if facts.node == self.me || !is_newer || !fits || !has_room {
             return false;
@@ -109,12 +145,24 @@ impl Measurement {
     /// The largest version that anybody claims this node has said; `true` when this node never said
     /// it and must say something newer: its disk was set back, or somebody lies.
     pub(crate) fn note_claim(&mut self, version: u64) -> bool {
-        let Some(mine) = self.facts.get_mut(&self.me) else {
+        let mine = self.facts.get_mut(&self.me);
+        let Some(mine) = mine.filter(|_| version <= VERSION_MAX) else {
             return false;
         };
         let is_beyond = version > mine.version;
         mine.version = mine.version.max(version);
         is_beyond
+    }
+
+    /// When there is no room for another node, forgets one that is no member; says which.
+    pub(crate) fn make_room(&mut self, is_member: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        if self.facts.len() < NODES_MAX {
+            return None;
+        }
+        let mut known = self.facts.keys().copied();
+        let stranger = known.find(|node| *node != self.me && !is_member(*node))?;
+        self.forget(stranger);
+        Some(stranger)
     }
 
     pub(crate) fn forget(&mut self, node: NodeId) {
@@ -132,7 +180,7 @@ impl Measurement {
         let capacity = self.now;
         let mine = self.facts.entry(self.me).and_modify(|facts| {
             edit(facts);
-            facts.version += 1;
+            facts.version = facts.version.saturating_add(1);
             facts.capacity = capacity;
         });
         let facts = mine
@@ -212,5 +260,86 @@ impl Measurement {
             .into_iter()
             .map(|facts| facts.name.clone())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use wire::fact::Platform;
+
+    use super::*;
+
+    fn node(letter: u8) -> NodeId {
+        NodeId([letter; 32])
+    }
+
+    fn facts(letter: u8, version: u64) -> NodeFacts {
+        NodeFacts {
+            node: node(letter),
+            version,
+            name: letter.to_string(),
+            program_version: String::new(),
+            platform: Platform {
+                os: String::new(),
+                arch: String::new(),
+                kernel: String::new(),
+            },
+            addresses: Vec::new(),
+            labels: BTreeMap::new(),
+            availability: Availability::Open,
+            capacity: Capacity::default(),
+        }
+    }
+
+    /// A peer claimed the highest version there is; the next change of this node overflowed, which
+    /// ended the process, and gossip brought the claim to every life after it.
+    #[test]
+    fn an_absurd_version_is_believed_of_nobody() {
+        let mut measurement = Measurement::new(facts(1, 1 << 32));
+        assert!(!measurement.note_claim(u64::MAX));
+        assert!(!measurement.note_claim(VERSION_MAX + 1));
+        let changed = measurement.change(Instant::default(), |_| {});
+        assert_eq!(changed.version, (1 << 32) + 1);
+        assert!(!measurement.learn(&facts(2, u64::MAX)));
+        assert!(measurement.learn(&facts(2, 5)), "its owner is still heard");
+        assert!(measurement.note_claim(VERSION_MAX), "high, and outdone");
+        let changed = measurement.change(Instant::default(), |_| {});
+        assert_eq!(changed.version, VERSION_MAX + 1);
+    }
+
+    /// Facts of nodes that nobody ever admitted filled the table, and members that came later had
+    /// no name and no address.
+    #[test]
+    fn facts_of_strangers_make_room_for_those_of_members() {
+        let mut measurement = Measurement::new(facts(1, 1));
+        let mut stranger = facts(2, 1);
+        for number in 1..u16::try_from(NODES_MAX).expect("fits") {
+            let [high, low] = number.to_be_bytes();
+            stranger.node.0[30] = high;
+            stranger.node.0[31] = low;
+            assert!(measurement.learn(&stranger));
+        }
+        let member = facts(3, 1);
+        assert!(!measurement.learn(&member), "there is no room");
+        assert_eq!(measurement.make_room(|_| true), None);
+        let evicted = measurement.make_room(|node| node == member.node);
+        assert!(evicted.is_some_and(|it| it != node(1)), "{evicted:?}");
+        assert!(measurement.learn(&member));
+        assert_eq!(measurement.make_room(|_| false).map(|it| it.0[0]), Some(2));
+    }
+
+    #[test]
+    fn a_node_says_that_its_disk_refuses_and_keeps_its_labels() {
+        let mut measurement = Measurement::new(facts(1, 1));
+        let told = measurement.impair(Instant::default(), true);
+        let mut other = Measurement::new(facts(2, 1));
+        assert!(other.learn(&told));
+        assert!(other.is_impaired(node(1)));
+        assert_eq!(measurement.own_labels(), BTreeMap::new());
+        let told = measurement.impair(Instant::default(), false);
+        assert!(other.learn(&told));
+        assert!(!other.is_impaired(node(1)));
     }
 }

@@ -93,6 +93,11 @@ use timers::Timers;
 /// finds on disk and so many after it, once a number so much higher is durable.
 pub(crate) const BOOTS_RESERVED: u32 = 16;
 
+/// A boot number that others tell is believed when it is at most so many ahead of the one that is
+/// known: more than the starts of many years, and so few that nobody lifts a node to the end of the
+/// numbers.
+const BOOTS_AHEAD_MAX: u32 = 1 << 20;
+
 /// A member that nobody heard of for so long after this node began, or after the member was
 /// admitted, counts as unreachable.
 pub(crate) const SETTLE_AFTER: Duration = Duration::from_secs(10);

@@ -210,7 +210,9 @@ fn plan_slot(
         .filter(|it| !it.phase.is_alive())
         .max_by_key(|it| it.created)
     {
-        let again = last.halted && spec.restart == Restart::Always;
+        // Nobody can ask a removed node whether the object is even one of this birth of the app.
+        let is_of_nobody = reach(last.node) == Reach::Removed;
+        let again = (last.halted || is_of_nobody) && spec.restart == Restart::Always;
         match (again, reach(last.node)) {
             (true, Reach::Open) => {
                 steps.push(Step::Start {
@@ -515,6 +517,20 @@ mod tests {
     fn a_draining_node_keeps_its_object_until_another_is_placed() {
         let slots = [('D', 0, Phase::Running, 1)];
         check(&record(Restart::Always, 1, &slots), expect!["place 0"]);
+        check(&record(Restart::No, 1, &slots), expect![""]);
+    }
+
+    /// A guardian that had been away joined its record of a removed app with the wish for a new one of
+    /// that name: an object that had ended on a node that was removed since held the slot for good.
+    #[test]
+    fn what_ended_on_a_removed_node_keeps_no_slot_of_what_always_runs() {
+        let slots = [('R', 0, Phase::Ended, 1)];
+        check(&record(Restart::Always, 1, &slots), expect!["place 0"]);
+        let retries_max = None;
+        check(
+            &record(Restart::OnFailure { retries_max }, 1, &slots),
+            expect![""],
+        );
         check(&record(Restart::No, 1, &slots), expect![""]);
     }
 

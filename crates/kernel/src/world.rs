@@ -181,7 +181,8 @@ pub enum Output {
     },
     /// Make this durable: all or nothing, in order of `batch`.
     Persist {
-        /// Counts up by one.
+        /// Counts up by one. What was refused comes again under the first number that was, all in
+        /// one batch, with what was written since.
         batch: u64,
         /// What to write.
         writes: Vec<Write>,

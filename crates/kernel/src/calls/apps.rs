@@ -531,7 +531,7 @@ fn select(record: &AppRecord, target: &Target) -> Result<Vec<ObjectFacts>, Probl
 }
 
 /// What can be known to be wrong with a specification before anybody is asked.
-fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
+pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
     if let Err(error) = check_name(&spec.name) {
         return invalid(alloc::format!("`{}` cannot be a name: {error}", spec.name));

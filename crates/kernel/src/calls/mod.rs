@@ -23,7 +23,7 @@ use crate::world::CallId;
 
 use nodes::Change;
 
-pub(crate) use apps::Effect;
+pub(crate) use apps::{Effect, check_spec};
 pub(crate) use scatter::Scatter;
 
 /// What a forwarding node allows beyond the deadline of the node that answers, so that the better

@@ -9,7 +9,7 @@ use wire::call::{
     CloudSummary, Finding, Findings, NodeDetail, NodeDrain, NodeInspect, NodeLabel, NodeRemove,
     NodeResume, NodeState, NodeSummary, Nodes, Problem, ProblemCode, Response, Severity,
 };
-use wire::fact::{Availability, LABELS_MAX};
+use wire::fact::{Availability, LABELS_MAX, Platform};
 use wire::id::NodeId;
 use wire::peer::{Ask, HostedObject, ObjectFilter};
 use wire::spec::Restart;
@@ -69,6 +69,25 @@ impl Kernel {
             labels: facts.labels.clone(),
             rtt_us: self.measurement.rtt_us(node),
         })
+    }
+
+    /// Of a member that has said nothing yet.
+    fn silent_summary(&self, node: NodeId) -> NodeSummary {
+        let unknown = String::new;
+        NodeSummary {
+            node,
+            name: self.measurement.name(node),
+            state: self.node_state(node),
+            platform: Platform {
+                os: unknown(),
+                arch: unknown(),
+                kernel: unknown(),
+            },
+            program_version: unknown(),
+            capacity: self.measurement.capacity(node),
+            labels: BTreeMap::new(),
+            rtt_us: self.measurement.rtt_us(node),
+        }
     }
 
     fn node_state(&self, node: NodeId) -> NodeState {
@@ -269,12 +288,7 @@ impl Kernel {
             ));
             return self.reply(origin, Err(problem));
         }
-        match self.node_summary(node) {
-            Some(summary) => self.remove_node(origin, summary),
-            None => {
-                let problem = Problem::new(ProblemCode::Unreachable, "it has said nothing yet");
-                self.reply(origin, Err(problem.remedy("try again in a moment")));
-            }
-        }
+        let summary = self.node_summary(node);
+        self.remove_node(origin, summary.unwrap_or_else(|| self.silent_summary(node)));
     }
 }

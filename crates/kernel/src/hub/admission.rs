@@ -90,7 +90,14 @@ impl Kernel {
                     signature,
                 };
                 self.say_statement(statement);
-                self.reply(origin, Ok(Response::NodeRemove(*summary)));
+                let result = if self.auth.is_member(summary.node) {
+                    let detail = alloc::format!("{} was not removed", summary.name);
+                    Err(Problem::new(ProblemCode::Busy, detail)
+                        .remedy("this node keeps no more removals: try it on another one"))
+                } else {
+                    Ok(Response::NodeRemove(*summary))
+                };
+                self.reply(origin, result);
             }
         }
     }

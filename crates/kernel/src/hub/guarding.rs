@@ -18,7 +18,10 @@ use super::waiting::WAIT_PAUSE;
 use super::{Kernel, Task};
 use crate::directory::{self, Joined};
 use crate::instant::Instant;
-use crate::limits::{ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, TOMBSTONE_TERM};
+use crate::limits::{
+    ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, SURPLUS_MAX, TOMBSTONE_TERM,
+    TOMBSTONES_MAX,
+};
 use crate::supervisor::{self, Step};
 
 /// A host that has not spoken of an object for so long, though it can be reached, is asked.
@@ -47,7 +50,7 @@ impl Kernel {
     }
 
     /// Makes this node's copy durable.
-    fn keep_record(&mut self, app: AppId) {
+    pub(super) fn keep_record(&mut self, app: AppId) {
         if let Some(record) = self.directory.get(app).cloned() {
             self.write_sealed(Table::Records, &app.0, &record);
             self.directory
@@ -86,30 +89,27 @@ impl Kernel {
     ) -> Result<Answer, Problem> {
         let app = record.app;
         let versions = (record.version, record.wanted.version);
-        let year_ms = 365 * 86_400 * 1000;
-        if versions.0.max(versions.1).millis > self.wall().0.saturating_add(year_ms) {
-            self.alarm(
-                "record.future",
-                alloc::format!("{} claims to be of next year", app.short()),
-            );
-            return Err(Problem::new(
-                ProblemCode::Invalid,
-                "the record is from the future",
-            ));
-        }
-        if self.take_record(record) == Joined::Full {
-            return Err(Problem::new(
-                ProblemCode::Busy,
-                "the node keeps no more records",
-            ));
-        }
-        self.directory.note_copy(app, from, versions);
-        Ok(Answer::Done)
+        let (code, detail) = match self.take_record(record) {
+            Joined::Changed | Joined::Same => {
+                self.directory.note_copy(app, from, versions);
+                return Ok(Answer::Done);
+            }
+            Joined::Full => (ProblemCode::Busy, "the node keeps no more records"),
+            Joined::Refused => (ProblemCode::Invalid, "the record cannot be right"),
+        };
+        Err(Problem::new(code, detail))
     }
 
     /// Joins what another node keeps with what this node keeps, for good.
     pub(crate) fn take_record(&mut self, record: AppRecord) -> Joined {
         let app = record.app;
+        if let Err(unfit) = self.check_record(&record) {
+            self.alarm(
+                unfit.alarm,
+                alloc::format!("{}: {}", app.short(), unfit.why),
+            );
+            return Joined::Refused;
+        }
         self.observe(record.version.max(record.wanted.version));
         let joined = self.directory.join(record);
         if joined == Joined::Changed {
@@ -208,6 +208,8 @@ impl Kernel {
                 ended
             }
             (None, true) => return false,
+            // Reported again, once others of the app are gone.
+            (None, false) if record.objects.len() >= objects_max(record) => return false,
             (None, false) => {
                 record.objects.push(facts);
                 record
@@ -240,7 +242,7 @@ impl Kernel {
     /// Carries out what supervision plans for an app, when this node supervises it.
     pub(super) fn supervise(&mut self, app: AppId) {
         self.check_waiters(app);
-        if self.supervisor_of(app) != self.me {
+        if self.supervisor_of(app) != self.me || self.outbox.is_stuck() {
             self.supervision.forget(app);
             return;
         }
@@ -494,7 +496,7 @@ impl Kernel {
         let guardians = directory::guardians(app, self.lasting());
         let up = guardians
             .iter()
-            .filter(|node| self.is_reachable(**node))
+            .filter(|node| self.is_reachable(**node) && !self.measurement.is_impaired(**node))
             .count();
         let lacking = self.directory.lacking(app, &guardians).len();
         guardians.len() - lacking >= GUARDIAN_WRITES.min(up)
@@ -587,6 +589,11 @@ impl Kernel {
         let is_due = |(_, since): &(&AppId, &Instant)| **since + ENDED_TERM <= self.now;
         let forget: Vec<AppId> = over.iter().filter(is_due).map(|(app, _)| *app).collect();
         self.over_since = over;
+        let is_held = |app| {
+            let guardians = directory::guardians(app, self.lasting());
+            self.directory.lacking(app, &guardians).is_empty()
+        };
+        drop.extend(self.directory.spare_tombstones(TOMBSTONES_MAX, is_held));
         for app in drop {
             self.directory.remove(app);
             self.write(Table::Records, &app.0, None);
@@ -684,6 +691,13 @@ pub(crate) fn call_response(answer: Answer) -> Result<wire::call::Response, Prob
             "the answer is of another kind",
         )),
     }
+}
+
+/// How many objects a record may hold: two a slot, as while one is replaced, and some more.
+fn objects_max(record: &AppRecord) -> usize {
+    let replicas = record.wanted.spec.as_ref().map_or(0, |spec| spec.replicas);
+    let slots = usize::try_from(replicas).unwrap_or(usize::MAX);
+    slots.saturating_mul(2).saturating_add(SURPLUS_MAX)
 }
 
 /// How many living objects of a record each node has.

@@ -2,7 +2,7 @@
 //! its objects.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -17,6 +17,7 @@ use wire::peer::{
 use wire::spec::Restart;
 
 use super::{Kernel, Origin};
+use crate::calls::check_spec;
 use crate::directory;
 use crate::instant::Instant;
 use crate::limits::REPORTS_MAX;
@@ -27,6 +28,9 @@ use crate::world::{Output, Token};
 const LEAVE_TERM: Duration = Duration::from_secs(20);
 /// How long it then waits for those that nobody took over to end.
 const END_TERM: Duration = Duration::from_secs(12);
+
+/// Measurements at one time; each goes through all control groups of the node.
+const MEASURING_MAX: usize = 256;
 
 impl Kernel {
     /// Objects that the disk knew, and what the driver says of them.
@@ -137,7 +141,7 @@ impl Kernel {
 
     /// Reports objects whose supervisor is another than it was, or is `returned`.
     pub(super) fn report_to_new_supervisors(&mut self, returned: NodeId) {
-        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let apps: BTreeSet<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
         let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
         for app in apps {
             let supervisor = self.supervisor_of(app);
@@ -153,12 +157,10 @@ impl Kernel {
     /// Reports everything, in case a message was lost, or the object in a join of records; so also
     /// to this node itself.
     pub(super) fn report_all(&mut self) {
-        let apps: Vec<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        let apps: BTreeSet<AppId> = self.objects.iter().map(|it| it.facts.app).collect();
+        self.reported_to.retain(|app, _| apps.contains(app));
         let mut reports: BTreeMap<NodeId, Vec<ObjectReport>> = BTreeMap::new();
-        for app in apps
-            .into_iter()
-            .collect::<alloc::collections::BTreeSet<_>>()
-        {
+        for app in apps {
             let supervisor = self.supervisor_of(app);
             reports
                 .entry(supervisor)
@@ -194,6 +196,16 @@ impl Kernel {
             node: from,
             question,
         };
+        let must_be_kept = matches!(
+            ask,
+            Ask::Launch { .. } | Ask::StartObject { .. } | Ask::StoreRecord(_)
+        );
+        if must_be_kept && self.outbox.is_stuck() {
+            // At once: whoever asks can go elsewhere.
+            let problem = Problem::new(ProblemCode::Busy, "disk takes no writes");
+            let answer = Box::new(Err(problem));
+            return self.send_now(from, Message::Answer { question, answer });
+        }
         let answer = match ask {
             Ask::Call(_) if self.overtaken.contains(&(from, question)) => return,
             Ask::Call(request) => return self.answer_call(origin, request),
@@ -288,6 +300,13 @@ impl Kernel {
         if let Some(hosted) = self.objects.get(object) {
             return Ok(Answer::Object(Box::new(hosted.facts.clone())));
         }
+        if let Some(spec) = &placement.wanted.spec {
+            check_spec(spec)?;
+        }
+        if self.is_future(placement.wanted.version) {
+            let detail = "the wish is from the future: a clock is wrong";
+            return Err(Problem::new(ProblemCode::Invalid, detail));
+        }
         if !self.ledger.convert(lease, object) {
             return Err(Problem::new(ProblemCode::Conflict, "the lease has lapsed"));
         }
@@ -342,7 +361,11 @@ impl Kernel {
     /// The record of an app: as a guardian, and from what an object here was started for.
     fn any_record(&self, app: AppId) -> Option<AppRecord> {
         let kept = self.directory.get(app).cloned();
-        let hosted = self.objects.iter().filter(|it| it.facts.app == app);
+        // Others refuse what is from the future: then what is kept is better.
+        let hosted = self
+            .objects
+            .iter()
+            .filter(|it| it.facts.app == app && !self.is_future(it.wanted.version));
         let Some(newest) = hosted.max_by_key(|it| it.wanted.version) else {
             return kept;
         };
@@ -362,6 +385,10 @@ impl Kernel {
     fn measure(&mut self, origin: Origin, filter: &ObjectFilter) {
         let running = self.local_objects(false, filter);
         let objects: Vec<ObjectId> = running.iter().map(|facts| facts.object).collect();
+        if self.measuring.len() >= MEASURING_MAX {
+            let problem = Problem::new(ProblemCode::Busy, "too many measurements at one time");
+            return self.reply_now(origin, Err(problem));
+        }
         if objects.is_empty() {
             if let Origin::Peer { node, question } = origin {
                 self.answer(node, question, Ok(Answer::Usage(Vec::new())));
@@ -402,6 +429,7 @@ impl Kernel {
             return self.reply(origin, Err(problem));
         }
         self.leaving = Some((origin, self.now));
+        self.before_leaving = self.measurement.availability(self.me);
         self.tell_facts(|facts| facts.availability = Availability::Leaving);
         self.membership_changed_here();
     }
@@ -430,15 +458,8 @@ impl Kernel {
             .collect();
         if living.is_empty() || since + LEAVE_TERM + END_TERM <= self.now {
             self.halted = true;
-            let result = self
-                .node_summary(self.me)
-                .map(wire::call::Response::NodeDown);
-            self.reply(
-                origin,
-                result.ok_or_else(|| Problem::new(ProblemCode::Internal, "no facts")),
-            );
             self.membership.leave(self.now);
-            self.outbox.say(Output::Halt);
+            self.halt(origin);
             return true;
         }
         let mut acted = false;
@@ -453,6 +474,28 @@ impl Kernel {
             }
         }
         acted
+    }
+
+    fn halt(&mut self, origin: Origin) {
+        let summary = self.node_summary(self.me);
+        let result = summary
+            .map(wire::call::Response::NodeDown)
+            .ok_or_else(|| Problem::new(ProblemCode::Internal, "no facts"));
+        if self.outbox.is_stuck() {
+            // What was not written by now will not be. Its end promises nothing.
+            self.reply_now(origin, result);
+            self.outbox.act_last(Output::Halt);
+        } else {
+            self.reply(origin, result);
+            self.outbox.say(Output::Halt);
+        }
+    }
+
+    /// The disk refused what the end of this node waits for.
+    pub(super) fn halt_without_disk(&mut self) {
+        if let Some((origin, _)) = self.leaving.filter(|_| self.halted) {
+            self.halt(origin);
+        }
     }
 
     pub(super) fn leaving_timeout(&self) -> Option<Instant> {
@@ -472,12 +515,14 @@ impl Kernel {
         }
     }
 
-    /// The first reachable node in the app's rank: it supervises the app.
+    /// The first reachable node in the app's rank whose disk takes writes: it supervises the app.
+    /// Without any such node, it is the first that is reachable, which then does nothing.
     pub(crate) fn supervisor_of(&self, app: AppId) -> NodeId {
         let reachable = self.auth.members().filter(|node| self.is_reachable(*node));
-        directory::rank(app, reachable)
-            .first()
-            .copied()
-            .unwrap_or(self.me)
+        let rank = directory::rank(app, reachable);
+        let able = rank
+            .iter()
+            .find(|node| !self.measurement.is_impaired(**node));
+        able.or(rank.first()).copied().unwrap_or(self.me)
     }
 }

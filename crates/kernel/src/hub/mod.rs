@@ -2,14 +2,19 @@
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
 //! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! who waits for it ([`waiting`]), and where their objects go ([`placing`]). The processes themselves never name each other.
+//! where their objects go ([`placing`]), who waits for that ([`waiting`]), and which write is newer
+//! ([`versions`]). The processes themselves never name each other.
 
 mod admission;
 mod guarding;
 mod hosting;
 mod placing;
 mod region;
+mod versions;
 mod waiting;
+
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,7 +34,7 @@ use crate::auth::Auth;
 use crate::directory::Directory;
 use crate::instant::Instant;
 use crate::lease::Ledger;
-use crate::limits::{ASK_DEADLINE, CALLS_MAX};
+use crate::limits::{ASK_DEADLINE, CALL_DEADLINE, CALLS_MAX};
 use crate::measurement::Measurement;
 use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
@@ -75,7 +80,7 @@ pub struct Kernel {
     /// Members by short id.
     by_short: BTreeMap<u64, NodeId>,
     boot_reserved: u32,
-    /// The batch with which boot numbers up to here become usable.
+    /// The step with which boot numbers up to here become usable, see [`Outbox::persisted`].
     reserving: Option<(u64, u32)>,
     signing: BTreeMap<Token, SignPurpose>,
     measuring: BTreeMap<Token, Origin>,
@@ -112,6 +117,8 @@ pub struct Kernel {
     pub(crate) lingering: BTreeMap<AppId, Instant>,
     /// Set while this node is being stopped: who asked, and when.
     pub(crate) leaving: Option<(Origin, Instant)>,
+    /// What this node was before, and is again when it comes back.
+    before_leaving: Availability,
     halted: bool,
 }
 
@@ -199,7 +206,7 @@ impl Kernel {
             returned: Returned::default(),
             loopback: VecDeque::new(),
             by_short: BTreeMap::new(),
-            boot_reserved: first_boot + BOOTS_RESERVED,
+            boot_reserved: first_boot.saturating_add(BOOTS_RESERVED),
             reserving: None,
             signing: BTreeMap::new(),
             measuring: BTreeMap::new(),
@@ -222,6 +229,7 @@ impl Kernel {
             farewells: Vec::new(),
             lingering: BTreeMap::new(),
             leaving: None,
+            before_leaving: Availability::Open,
             halted: false,
             rng,
             config,
@@ -239,24 +247,24 @@ impl Kernel {
         for statement in core::mem::take(&mut self.config.statements) {
             self.write_statement(&statement);
         }
-        let statements: Vec<NodeId> = self.auth.members().collect();
-        for node in statements {
-            self.by_short.insert(node.short_id(), node);
+        let members: Vec<NodeId> = self.auth.members().collect();
+        for node in &members {
+            self.by_short.insert(node.short_id(), *node);
         }
         let told = core::mem::take(&mut self.config.facts);
         for facts in restored.facts.into_iter().chain(told) {
             self.learn_facts(&facts);
         }
-        for record in restored.records {
-            self.observe(record.version.max(record.wanted.version));
-            if self.auth.member_count() > 1 {
-                self.unsettled.insert(record.app, self.now + region::SETTLE);
+        for node in members {
+            // Also one that has said nothing yet is a member, and may dial.
+            if self.measurement.get(node).is_none() {
+                self.tell_peer(node);
             }
-            self.supervision.touch(record.app);
-            let (app, versions) = (record.app, (record.version, record.wanted.version));
-            self.directory.join(record);
-            self.directory.note_copy(app, self.me, versions);
         }
+        for record in restored.records {
+            self.restore_record(record);
+        }
+        self.heed_wall();
         self.awake_objects(restored.objects);
         self.end_step();
     }
@@ -265,7 +273,10 @@ impl Kernel {
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
         match input {
-            Input::Wall(wall) => self.wall = (self.now, wall),
+            Input::Wall(wall) => {
+                self.wall = (self.now, wall);
+                self.heed_wall();
+            }
             Input::Datagram { from, bytes } => self.handle_datagram(from, &bytes),
             Input::Message { from, bytes } => self.handle_message(from, &bytes),
             Input::Undelivered { to, bytes } => self.handle_undelivered(to, &bytes),
@@ -276,18 +287,20 @@ impl Kernel {
                 request,
             } => self.handle_join(token, node, *request),
             Input::Persisted { batch } => {
-                self.outbox.persisted(batch);
-                if let Some((_, until)) = self.reserving.filter(|(needed, _)| *needed <= batch) {
+                let durable = self.outbox.persisted(self.now, batch);
+                if let Some((_, until)) = self.reserving.filter(|(needed, _)| *needed <= durable) {
                     self.reserving = None;
                     self.membership.reserved(self.now, until);
                 }
             }
-            Input::PersistFailed { batch: _, reason } => {
+            Input::PersistFailed { batch, reason } => {
                 self.alarm("disk.refused", reason);
-                self.outbox.persist_failed(self.now);
+                self.outbox.persist_failed(self.now, batch);
+                self.halt_without_disk();
             }
             Input::Call { call, request } => self.handle_call(call, *request),
             Input::Abandoned { call } => {
+                self.outbox.forget_caller(call);
                 self.abandon(Origin::Caller(call));
             }
             Input::Driver { object, report } => self.handle_driver(object, report),
@@ -362,6 +375,7 @@ impl Kernel {
 
     /// Runs what this step has set off until nothing is left, then lets it out.
     fn end_step(&mut self) {
+        self.heed_disk();
         let mut turns_left = TURNS_MAX;
         loop {
             turns_left -= 1;
@@ -388,32 +402,6 @@ impl Kernel {
         }
         self.tell_usage();
         self.outbox.flush();
-    }
-
-    /// Wall-clock time, as far as it is known.
-    pub(crate) fn wall(&self) -> UnixMillis {
-        let (at, wall) = self.wall;
-        let elapsed = u64::try_from(self.now.since(at).as_millis()).unwrap_or(u64::MAX);
-        UnixMillis(wall.0.saturating_add(elapsed))
-    }
-
-    /// A version that is larger than all that were given out or seen here.
-    pub(crate) fn tick(&mut self) -> Version {
-        let millis = self.wall().0;
-        if millis > self.clock.millis {
-            self.clock.millis = millis;
-            self.clock.counter = 0;
-        } else {
-            self.clock.counter = self.clock.counter.saturating_add(1);
-        }
-        self.clock
-    }
-
-    pub(crate) fn observe(&mut self, version: Version) {
-        if (version.millis, version.counter) > (self.clock.millis, self.clock.counter) {
-            self.clock.millis = version.millis;
-            self.clock.counter = version.counter;
-        }
     }
 
     pub(crate) fn next_task(&mut self) -> u64 {
@@ -444,19 +432,36 @@ impl Kernel {
                     ask: Box::new(ask),
                 };
                 if tells_nothing {
-                    self.send_now(to, message)
-                } else {
-                    self.send(to, message)
+                    self.send_now(to, message);
+                } else if let Some(output) = self.addressed(to, message) {
+                    self.outbox.say_until(deadline, output);
                 }
             }
             Err(task) => self.handle_silence(to, task),
         }
     }
 
-    /// Sends what may depend on what was written.
+    /// Sends what may depend on what was written; not at all when that takes so long that it is
+    /// said anew by then, or that nobody waits for it.
     pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        let term = match &message {
+            Message::Answer { answer, .. } => match answer.as_ref() {
+                // The one call without a deadline.
+                Ok(Answer::Call(response)) if matches!(**response, Response::Wait(_)) => None,
+                Ok(_) | Err(_) => Some(CALL_DEADLINE),
+            },
+            Message::Reports(_)
+            | Message::Rumors(_)
+            | Message::SyncHello { .. }
+            | Message::SyncBuckets { .. }
+            | Message::SyncItems { .. } => Some(MAINTENANCE_PERIOD),
+            Message::Ask { .. } | Message::Abandon { .. } => Some(ASK_DEADLINE),
+        };
         if let Some(output) = self.addressed(to, message) {
-            self.outbox.say(output);
+            match term {
+                Some(term) => self.outbox.say_until(self.now + term, output),
+                None => self.outbox.say(output),
+            }
         }
     }
 
@@ -570,9 +575,9 @@ impl Kernel {
             node: self.me,
             boot_reserved: self.boot_reserved,
             name: facts.name.clone(),
-            labels: facts.labels.clone(),
+            labels: self.measurement.own_labels(),
             availability: match facts.availability {
-                Availability::Leaving => Availability::Open,
+                Availability::Leaving => self.before_leaving,
                 other @ (Availability::Open | Availability::Draining) => other,
             },
         };
@@ -580,13 +585,7 @@ impl Kernel {
     }
 
     fn write_statement(&mut self, statement: &Statement) {
-        let mut key = match statement.body {
-            wire::peer::StatementBody::Admission { .. } => b"a".to_vec(),
-            wire::peer::StatementBody::Removal { .. } => b"r".to_vec(),
-        };
-        key.extend_from_slice(&statement.body.subject().0);
-        key.extend_from_slice(&statement.signer);
-        self.write_sealed(Table::Statements, &key, statement);
+        self.write_sealed(Table::Statements, &statement_key(statement), statement);
     }
 
     /// Whether another call can be taken.
@@ -603,6 +602,16 @@ impl Kernel {
         )
         .remedy("welkin nodes")
     }
+}
+
+fn statement_key(statement: &Statement) -> Vec<u8> {
+    let mut key = match statement.body {
+        wire::peer::StatementBody::Admission { .. } => b"a".to_vec(),
+        wire::peer::StatementBody::Removal { .. } => b"r".to_vec(),
+    };
+    key.extend_from_slice(&statement.body.subject().0);
+    key.extend_from_slice(&statement.signer);
+    key
 }
 
 /// What the disk held.

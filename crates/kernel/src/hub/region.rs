@@ -10,7 +10,7 @@ use wire::fact::{Availability, NodeFacts};
 use wire::id::{AppId, NodeId};
 use wire::peer::{BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 
-use super::Kernel;
+use super::{Kernel, statement_key};
 use crate::auth::Learned;
 use crate::directory;
 use crate::limits::{CALL_DEADLINE, FAREWELL_TERM};
@@ -52,7 +52,7 @@ impl Kernel {
             Event::Reserve { until } => {
                 self.boot_reserved = self.boot_reserved.max(until);
                 self.write_node();
-                self.reserving = Some((self.outbox.next_batch(), until));
+                self.reserving = Some((self.outbox.next_step(), until));
             }
             Event::Alarm { name, detail } => self.alarm(name, detail),
         }
@@ -406,7 +406,7 @@ impl Kernel {
     /// Takes in a statement; `true` when it is new.
     pub(super) fn learn_statement(&mut self, statement: &Statement) -> bool {
         let before: Vec<NodeId> = self.auth.members().collect();
-        match self.auth.learn(statement) {
+        let evicted = match self.auth.learn(statement) {
             Learned::Known => return false,
             Learned::Refused(why) => {
                 let subject = statement.body.subject().short();
@@ -416,7 +416,10 @@ impl Kernel {
                 );
                 return false;
             }
-            Learned::New => {}
+            Learned::New(evicted) => evicted,
+        };
+        for other in evicted {
+            self.write(Table::Statements, &statement_key(&other), None);
         }
         self.write_statement(statement);
         for node in before {
@@ -484,7 +487,14 @@ impl Kernel {
         if self.auth.is_removed(facts.node) {
             return false;
         }
+        if self.measurement.get(facts.node).is_none()
+            && self.auth.is_member(facts.node)
+            && let Some(stranger) = self.measurement.make_room(|node| self.auth.is_member(node))
+        {
+            self.write(Table::Facts, &stranger.0, None);
+        }
         let before = self.measurement.get(facts.node).cloned();
+        let was_impaired = self.measurement.is_impaired(facts.node);
         if !self.measurement.learn(facts) {
             return false;
         }
@@ -498,14 +508,16 @@ impl Kernel {
             self.write_sealed(Table::Facts, &facts.node.0, facts);
             self.tell_peer(facts.node);
         }
-        if old.is_some_and(|old| old.availability != facts.availability) {
+        if was_impaired != self.measurement.is_impaired(facts.node)
+            || old.is_some_and(|old| old.availability != facts.availability)
+        {
             self.supervision.retry_now();
             self.membership_changed(facts.node);
         }
         true
     }
 
-    fn tell_peer(&mut self, node: NodeId) {
+    pub(super) fn tell_peer(&mut self, node: NodeId) {
         if !self.auth.is_member(node) || node == self.me {
             return;
         }
@@ -518,28 +530,52 @@ impl Kernel {
 
     /// Lets a few members, chosen by chance, know.
     pub(super) fn spread(&mut self, news: &News, except: Option<NodeId>) {
+        for node in self.some_reachable(except) {
+            self.send(node, Message::Rumors(news.clone()));
+        }
+    }
+
+    fn some_reachable(&mut self, except: Option<NodeId>) -> Vec<NodeId> {
         let mut others: Vec<NodeId> = self.reachable();
         others.retain(|node| *node != self.me && Some(*node) != except);
-        for _ in 0..RUMOR_FANOUT {
-            if others.is_empty() {
-                return;
-            }
-            let chosen = others.swap_remove(self.rng.random_range(0..others.len()));
-            self.send(chosen, Message::Rumors(news.clone()));
+        let mut chosen = Vec::new();
+        while chosen.len() < RUMOR_FANOUT && !others.is_empty() {
+            chosen.push(others.swap_remove(self.rng.random_range(0..others.len())));
         }
+        chosen
     }
 
     /// Changes what this node is and tells everybody.
     pub(crate) fn tell_facts(&mut self, edit: impl FnOnce(&mut NodeFacts)) {
         let facts = self.measurement.change(self.now, edit);
         self.write_node();
-        self.spread(
-            &News {
-                statements: Vec::new(),
-                facts: [facts].into(),
-            },
-            None,
-        );
+        self.tell(facts);
+    }
+
+    /// Own facts promise nothing, so they do not wait for a disk that takes no writes, but for the
+    /// first batch of this life: with it, it is certain that their version is new.
+    fn tell(&mut self, facts: NodeFacts) {
+        let news = News {
+            statements: Vec::new(),
+            facts: [facts].into(),
+        };
+        if !self.outbox.is_stuck() || !self.outbox.has_persisted() {
+            return self.spread(&news, None);
+        }
+        for node in self.some_reachable(None) {
+            self.send_now(node, Message::Rumors(news.clone()));
+        }
+    }
+
+    /// While the disk takes no writes, others supervise what this node would: whatever is decided
+    /// here could not be kept.
+    pub(super) fn heed_disk(&mut self) {
+        let is_stuck = self.outbox.is_stuck();
+        if is_stuck != self.measurement.is_impaired(self.me) {
+            let facts = self.measurement.impair(self.now, is_stuck);
+            self.tell(facts);
+            self.membership_changed(self.me);
+        }
     }
 
     /// Tells what this node uses, when that is worth it.
@@ -552,13 +588,7 @@ impl Kernel {
             .note_held(cpu, memory, self.ledger.object_count());
         if self.measurement.is_changed() && self.measurement.tell_after() <= self.now {
             let facts = self.measurement.change(self.now, |_| {});
-            self.spread(
-                &News {
-                    statements: Vec::new(),
-                    facts: [facts].into(),
-                },
-                None,
-            );
+            self.tell(facts);
         }
     }
 }

@@ -17,9 +17,9 @@ use crate::limits;
 
 use super::datagram::{self, Body, Codec, Datagram, Id, LEFT};
 use super::{
-    BOOTS_RESERVED, Due, Event, Liveness, Membership, REACH_PERIOD, REJOIN_EAGER, REJOIN_MEMBERS,
-    REJOIN_PERIOD, REJOIN_PERIOD_ALONE, RENEWAL_PAUSE, SILENCE, STRANGERS_MAX, SYNC_PAUSE,
-    detector,
+    BOOTS_AHEAD_MAX, BOOTS_RESERVED, Due, Event, Liveness, Membership, REACH_PERIOD, REJOIN_EAGER,
+    REJOIN_MEMBERS, REJOIN_PERIOD, REJOIN_PERIOD_ALONE, RENEWAL_PAUSE, SILENCE, STRANGERS_MAX,
+    SYNC_PAUSE, detector,
 };
 
 /// What foca wants to be done.
@@ -359,7 +359,8 @@ impl Membership {
         }
     }
 
-    /// Takes out what is about nodes that are no members, and about this node under another boot.
+    /// Takes out what is about nodes that are no members, about boots that nobody can have reached,
+    /// and about this node under another boot.
     pub(super) fn filter(
         &mut self,
         now: Instant,
@@ -376,6 +377,8 @@ impl Membership {
                 if id == me {
                     kept.push(update);
                 }
+            } else if is_absurd(0, id.boot) && is_absurd(self.boot_of(id.node), id.boot) {
+                // Hearsay only: a member that says so itself is believed.
             } else if let Some(entry) = self.roster.get(&id.node) {
                 if update.state() != State::Down && entry.liveness.is_lost() {
                     self.reach_for(now, id);
@@ -453,6 +456,11 @@ impl Membership {
     pub(super) fn learn_own_boot(&mut self, now: Instant, boot: u32) {
         let mine = self.boot();
         if boot <= mine || self.renewal.is_some_and(|renewal| renewal > boot) {
+            return;
+        }
+        if is_absurd(mine, boot) {
+            let detail = format!("somebody claims boot {boot} of this node, which is at {mine}");
+            self.alarm("membership-boot-absurd", detail);
             return;
         }
         self.alarm(
@@ -554,6 +562,10 @@ impl Membership {
             .find(|member| member.id().node == node)
     }
 
+    fn boot_of(&self, node: u64) -> u32 {
+        self.held(node).map_or(0, |held| held.id().boot)
+    }
+
     /// All that is known, this node included.
     pub(super) fn known(&self) -> impl Iterator<Item = Member<Id>> {
         let me = Member::new(*self.foca.identity(), self.incarnation, State::Alive);
@@ -589,6 +601,12 @@ impl Membership {
     pub(super) fn alarm(&mut self, name: &'static str, detail: String) {
         self.events.push_back(Event::Alarm { name, detail });
     }
+}
+
+/// Whether a boot number is further ahead than any life of a node can be: whoever took it would use
+/// up all numbers there are, and nobody could ever outdo it.
+fn is_absurd(known: u32, claimed: u32) -> bool {
+    claimed > known.saturating_add(BOOTS_AHEAD_MAX)
 }
 
 fn losses(updates: &[Member<Id>]) -> Vec<Id> {

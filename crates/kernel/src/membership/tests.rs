@@ -9,6 +9,8 @@ use foca::{Member, Message, State};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use rand::RngExt;
 
+use wire::peer::{MemberItem, MemberState};
+
 use super::datagram::{Body, Datagram, Id, LEFT};
 use super::simulator::{Place, Record, Sight, Simulation};
 use super::{BOOTS_RESERVED, Event, Liveness, Membership, SETTLE_AFTER};
@@ -413,6 +415,43 @@ fn a_boot_is_not_used_before_it_is_reserved() {
     assert_eq!(membership.boot(), 101);
 }
 
+/// A datagram that was addressed to boot 4294967294 made the node reserve all numbers there are, for
+/// good: its next start counted beyond them and ended, and so did every start after that.
+#[test]
+fn a_boot_that_nobody_can_have_reached_is_not_believed() {
+    let mut membership = alone(1, &[2, 3]);
+    let now = Instant::from_micros(1);
+    let boot = u32::MAX - 1;
+    let said = |to, updates| Datagram {
+        from: Id { node: 2, boot: 0 },
+        incarnation: 0,
+        to: Id { node: 1, boot: to },
+        body: Body::Swim(Message::Gossip, updates),
+    };
+    let own = Member::new(Id { node: 1, boot }, 0, State::Down);
+    let other = Member::alive(Id { node: 3, boot });
+    for datagram in [said(boot, vec![]), said(0, vec![own, other])] {
+        membership.handle_datagram(now, 2, &datagram.to_bytes());
+    }
+    let down = MemberItem {
+        node: 1,
+        boot,
+        incarnation: 0,
+        state: MemberState::Down,
+    };
+    membership.merge(now, 2, &[down, MemberItem { node: 3, ..down }], false);
+    let events = events(&mut membership);
+    assert!(!events.iter().any(|it| matches!(it, Event::Reserve { .. })));
+    assert!(events.iter().any(|it| matches!(it, Event::Alarm { .. })));
+    assert!(membership.held(3).is_none(), "{:?}", membership.held(3));
+    let itself = Datagram {
+        from: Id { node: 3, boot },
+        ..said(0, vec![])
+    };
+    membership.handle_datagram(now, 3, &itself.to_bytes());
+    assert!(membership.held(3).is_some(), "a member speaks for itself");
+}
+
 #[test]
 fn nodes_that_know_the_same_have_the_same_hashes_and_others_not() {
     let mut simulation = Simulation::acquainted(10, Place::Room, 1);
@@ -452,15 +491,15 @@ fn what_was_missed_comes_with_anti_entropy() {
 fn hearsay_of_a_loss_is_only_a_suspicion() {
     let mut membership = alone(1, &[2, 3]);
     let now = Instant::from_micros(1);
-    let item = |node, state| wire::peer::MemberItem {
+    let item = |node, state| MemberItem {
         node,
         boot: 0,
         incarnation: 0,
         state,
     };
-    let up = [2, 3].map(|node| item(node, wire::peer::MemberState::Alive));
+    let up = [2, 3].map(|node| item(node, MemberState::Alive));
     membership.merge(now, 2, &up, false);
-    membership.merge(now, 2, &[item(3, wire::peer::MemberState::Down)], true);
+    membership.merge(now, 2, &[item(3, MemberState::Down)], true);
     assert_eq!(membership.state(3), Liveness::Suspect);
 }
 

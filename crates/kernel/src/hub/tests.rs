@@ -1,0 +1,649 @@
+//! One kernel, and peers that are only what they say.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one thing among all that is said"
+)]
+
+use alloc::string::String;
+use alloc::vec;
+use core::time::Duration;
+
+use ed25519_dalek::{Signer, SigningKey};
+use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run};
+use wire::fact::{ObjectFacts, Phase, Platform};
+use wire::id::CloudId;
+use wire::peer::{ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
+use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources};
+
+use super::*;
+use crate::directory::Joined;
+use crate::limits::{RECORDS_MAX, SURPLUS_MAX, TOMBSTONES_MAX};
+
+const WALL: u64 = 1_800_000_000_000;
+const YEAR: u64 = 365 * 86_400 * 1000;
+
+fn key(letter: u8) -> SigningKey {
+    SigningKey::from_bytes(&[letter; 32])
+}
+
+fn node(letter: u8) -> NodeId {
+    NodeId(key(letter).verifying_key().to_bytes())
+}
+
+fn cloud() -> CloudId {
+    CloudId(node(0).0)
+}
+
+/// The cloud key admits `who`.
+fn admit(who: u8) -> Statement {
+    let body = StatementBody::Admission {
+        cloud: cloud(),
+        node: node(who),
+        ticket: None,
+        at: UnixMillis(1),
+    };
+    let bytes = body.signed_bytes().expect("encodes");
+    Statement {
+        body,
+        signer: cloud().0,
+        signature: Signature(key(0).sign(&bytes).to_bytes()),
+    }
+}
+
+fn config(letter: u8) -> Config {
+    Config {
+        node: node(letter),
+        cloud: cloud(),
+        name: "ada".into(),
+        labels: BTreeMap::new(),
+        program_version: String::new(),
+        platform: Platform {
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            kernel: String::new(),
+        },
+        addresses: Vec::new(),
+        cpu_millis: 4000,
+        memory_bytes: 1 << 30,
+        hidden_directories: Vec::new(),
+        wall: UnixMillis(WALL),
+        seed: [7; 32],
+        statements: Vec::new(),
+        facts: Vec::new(),
+        stored: Vec::new(),
+        survivors: Vec::new(),
+    }
+}
+
+/// Node 1 under test, and what it did.
+struct Bench {
+    kernel: Kernel,
+    now: Instant,
+    disk_is_full: bool,
+    rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    outputs: Vec<Output>,
+    questions: u64,
+}
+
+impl Bench {
+    /// Of a cloud with these peers, all of them up.
+    fn new(peers: &[u8]) -> Self {
+        let mut config = config(1);
+        config.statements = core::iter::once(1)
+            .chain(peers.iter().copied())
+            .map(admit)
+            .collect();
+        let mut bench = Self::start(config);
+        for peer in peers {
+            bench.answers(*peer);
+        }
+        bench.pass(2);
+        bench
+    }
+
+    fn start(config: Config) -> Self {
+        let now = Instant::from_micros(1);
+        let mut bench = Self {
+            kernel: Kernel::new(now, config),
+            now,
+            disk_is_full: false,
+            rows: BTreeMap::new(),
+            outputs: Vec::new(),
+            questions: 0,
+        };
+        bench.carry();
+        bench
+    }
+
+    /// A new life on the same disk.
+    fn restart(self, edit: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(1);
+        let row = |((table, key), value)| (table, key, value);
+        config.stored = self.rows.into_iter().map(row).collect();
+        edit(&mut config);
+        Self::start(config)
+    }
+
+    /// The peer announces itself.
+    fn answers(&mut self, peer: u8) {
+        let (from, bytes) = (node(peer), vec![0x16, 0, 0, 0]);
+        self.happen(Input::Datagram { from, bytes });
+    }
+
+    fn happen(&mut self, input: Input) {
+        self.kernel.handle(self.now, input);
+        self.carry();
+    }
+
+    fn tell(&mut self, from: u8, message: &Message) {
+        let (from, bytes) = (node(from), wire::encode(message).expect("encodes"));
+        self.happen(Input::Message { from, bytes });
+    }
+
+    /// What the node answers to a peer, if it does at once.
+    fn ask(&mut self, from: u8, ask: Ask) -> Option<Result<Answer, Problem>> {
+        self.questions += 1;
+        let (question, ask) = (self.questions, Box::new(ask));
+        self.outputs.clear();
+        self.tell(from, &Message::Ask { question, ask });
+        self.messages(from).into_iter().find_map(|it| match it {
+            Message::Answer {
+                question: of,
+                answer,
+            } if of == question => Some(*answer),
+            _ => None,
+        })
+    }
+
+    fn call(&mut self, request: impl Into<Request>) -> CallId {
+        self.questions += 1;
+        let (call, request) = (CallId(self.questions), Box::new(request.into()));
+        self.happen(Input::Call { call, request });
+        call
+    }
+
+    fn reply(&self, of: CallId) -> Option<Result<Response, Problem>> {
+        self.outputs.iter().find_map(|it| match it {
+            Output::Reply { call, result } if *call == of => Some(*result.clone()),
+            _ => None,
+        })
+    }
+
+    fn messages(&self, peer: u8) -> Vec<Message> {
+        let said = self.outputs.iter().filter_map(|it| match it {
+            Output::Message { to, bytes } if *to == node(peer) => {
+                Some(wire::decode(bytes, MESSAGE_BYTES_MAX).expect("decodes"))
+            }
+            _ => None,
+        });
+        said.collect()
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.kernel.poll_timeout().is_some_and(|at| at <= end) {
+            self.now = self.kernel.poll_timeout().expect("just seen").max(self.now);
+            self.kernel.handle_timeout(self.now);
+            self.carry();
+        }
+        self.now = end;
+    }
+
+    fn carry(&mut self) {
+        while let Some(output) = self.kernel.poll_output() {
+            match &output {
+                Output::Persist { batch, .. } if self.disk_is_full => {
+                    let (batch, reason) = (*batch, "full".into());
+                    let input = Input::PersistFailed { batch, reason };
+                    self.kernel.handle(self.now, input);
+                }
+                Output::Persist { batch, writes } => {
+                    for write in writes.clone() {
+                        let key = (write.table, write.key);
+                        match write.value {
+                            Some(value) => self.rows.insert(key, value),
+                            None => self.rows.remove(&key),
+                        };
+                    }
+                    let batch = *batch;
+                    self.kernel.handle(self.now, Input::Persisted { batch });
+                }
+                _ => {}
+            }
+            self.outputs.push(output);
+        }
+    }
+
+    fn alarms(&self) -> Vec<&'static str> {
+        let alarm = |it: &Output| match it {
+            Output::Alarm { name, .. } => Some(*name),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(alarm).collect()
+    }
+
+    /// An app whose first guardian, of this node and `others`, is the one that is given.
+    fn app_of(&self, supervisor: u8) -> String {
+        let names = (0..1000).map(|number| alloc::format!("web-{number}"));
+        let mut fitting = names
+            .filter(|name| self.kernel.supervisor_of(AppId::of_name(name)) == node(supervisor));
+        fitting.next().expect("one of a thousand")
+    }
+}
+
+fn version(millis: u64) -> Version {
+    Version {
+        millis,
+        counter: 0,
+        node: 2,
+    }
+}
+
+fn spec(name: &str) -> AppSpec {
+    AppSpec {
+        name: name.into(),
+        replicas: 1,
+        program: Program {
+            arguments: vec!["true".into()],
+            ..Program::default()
+        },
+        ports: BTreeMap::new(),
+        resources: Resources {
+            cpu_millis: 100,
+            memory_bytes: 1 << 20,
+            processes: 1,
+        },
+        restart: wire::spec::Restart::No,
+        placement: wire::spec::Placement::default(),
+        stop: wire::spec::Stop::default(),
+        remove_when_done: false,
+    }
+}
+
+fn record(spec: AppSpec, millis: u64) -> AppRecord {
+    let version = version(millis);
+    AppRecord {
+        app: AppId::of_name(&spec.name),
+        version,
+        wanted: Wanted {
+            version,
+            spec: Some(spec),
+            stopped: false,
+            created: UnixMillis(millis),
+            born: version,
+        },
+        objects: Vec::new(),
+        decisions: Vec::new(),
+    }
+}
+
+fn object(number: u16, app: &str, host: u8) -> ObjectFacts {
+    let mut object = ObjectId([0; 16]);
+    [object.0[0], object.0[1]] = number.to_be_bytes();
+    ObjectFacts {
+        object,
+        app: AppId::of_name(app),
+        app_name: app.into(),
+        index: 0,
+        node: node(host),
+        epoch: 1,
+        revision: 1,
+        phase: Phase::Running,
+        restarts: 0,
+        created: UnixMillis(WALL),
+        started: None,
+        last_exit: None,
+        pid: None,
+        protections_off: vec![],
+        halted: false,
+    }
+}
+
+fn store(record: AppRecord) -> Ask {
+    Ask::StoreRecord(Box::new(record))
+}
+
+fn refused(answer: Option<Result<Answer, Problem>>) -> Option<ProblemCode> {
+    answer?.err().map(|problem| problem.code)
+}
+
+/// A record with four thousand million replicas took all memory at the next plan.
+#[test]
+fn a_record_that_no_node_could_have_written_is_refused() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    let mut wide = spec(&name);
+    wide.replicas = REPLICAS_MAX + 1;
+    let answer = bench.ask(2, store(record(wide.clone(), WALL)));
+    assert_eq!(refused(answer), Some(ProblemCode::Invalid));
+    let mut renamed = record(spec(&name), WALL);
+    renamed.app = AppId::of_name("other");
+    assert_eq!(
+        refused(bench.ask(2, store(renamed))),
+        Some(ProblemCode::Invalid)
+    );
+    assert_eq!(bench.alarms(), ["record.unfit"]);
+    assert_eq!(bench.kernel.directory.iter().count(), 0);
+    let answer = bench.ask(2, store(record(spec(&name), WALL)));
+    assert_eq!(answer, Some(Ok(Answer::Done)));
+}
+
+fn launch(bench: &mut Bench, lease: u64, spec: AppSpec, millis: u64) -> Option<ProblemCode> {
+    let reserve = Ask::Reserve {
+        lease,
+        app: AppId::of_name(&spec.name),
+        resources: spec.resources,
+        ports: Vec::new(),
+    };
+    assert!(matches!(bench.ask(2, reserve), Some(Ok(_))));
+    let object = Placement {
+        object: ObjectId([u8::try_from(lease).expect("few"); 16]),
+        index: 0,
+        epoch: 1,
+        wanted: record(spec, millis).wanted,
+    };
+    let object = Box::new(object);
+    refused(bench.ask(2, Ask::Launch { lease, object }))
+}
+
+#[test]
+fn a_host_starts_nothing_that_no_node_could_have_wished() {
+    let mut bench = Bench::new(&[2]);
+    let mut wide = spec("web");
+    wide.replicas = u32::MAX;
+    let invalid = Some(ProblemCode::Invalid);
+    assert_eq!(launch(&mut bench, 1, wide, WALL), invalid);
+    assert_eq!(launch(&mut bench, 2, spec("web"), WALL + 2 * YEAR), invalid);
+    assert_eq!(launch(&mut bench, 3, spec("web"), WALL), None);
+}
+
+/// Only `StoreRecord` looked at it: a version from next century that came by another way was the
+/// clock of this node from then on, and all others refused what it wrote.
+#[test]
+fn nothing_that_a_peer_says_sets_the_clock_years_ahead() {
+    let mut bench = Bench::new(&[2]);
+    let future = record(spec("web"), WALL + 2 * YEAR);
+    assert_eq!(bench.kernel.take_record(future.clone()), Joined::Refused);
+    bench.kernel.fetched(future.app, Some(future));
+    bench.kernel.observe(version(u64::MAX));
+    assert!(bench.kernel.tick().millis < WALL + 60_000);
+    bench.carry();
+    assert_eq!(bench.alarms().last(), Some(&"record.future"));
+}
+
+/// A machine whose clock was wrong kept writing as of years ahead after it had been set right.
+#[test]
+fn a_wall_clock_that_is_set_back_by_years_begins_the_versions_anew() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    bench.happen(Input::Wall(UnixMillis(WALL + 5 * YEAR)));
+    let future = record(spec(&name), WALL + 5 * YEAR);
+    let app = future.app;
+    assert_eq!(bench.ask(2, store(future)), Some(Ok(Answer::Done)));
+    bench.kernel.tick();
+    let kept = |bench: &Bench| bench.kernel.directory.get(app).expect("kept").clone();
+    let check = |bench: &mut Bench| {
+        let record = kept(bench);
+        assert!(record.wanted.version.millis < WALL + YEAR, "{record:?}");
+        assert!(record.version.millis < WALL + YEAR);
+        assert_ne!(record.version, record.wanted.version);
+        assert!(bench.kernel.tick() > record.version);
+    };
+    // Before a clock was ever set, it proves nothing.
+    let row = (Table::Records, app.0.to_vec());
+    let stored = bench.rows.get(&row).cloned();
+    bench.happen(Input::Wall(UnixMillis(5)));
+    assert!(kept(&bench).version.millis >= WALL + 5 * YEAR);
+    bench.happen(Input::Wall(UnixMillis(WALL)));
+    check(&mut bench);
+    assert_ne!(bench.rows.get(&row), stored.as_ref(), "it is on the disk");
+    bench.rows.insert(row, stored.expect("it was written"));
+    let mut bench = bench.restart(|_| {});
+    check(&mut bench);
+}
+
+#[test]
+fn a_full_counter_does_not_repeat_a_version() {
+    let mut bench = Bench::new(&[]);
+    let full = Version {
+        millis: WALL + 60_000,
+        counter: u32::MAX,
+        node: 2,
+    };
+    bench.kernel.observe(full);
+    let (one, other) = (bench.kernel.tick(), bench.kernel.tick());
+    assert!((full.millis, full.counter) < (one.millis, one.counter));
+    assert!(one < other);
+}
+
+/// A node with a full disk answered nobody, and went on to supervise with what it could not keep.
+#[test]
+fn a_node_whose_disk_refuses_hands_its_apps_over_and_says_so() {
+    let mut bench = Bench::new(&[2, 3]);
+    let name = bench.app_of(1);
+    let app = AppId::of_name(&name);
+    bench.disk_is_full = true;
+    bench.call(NodeDrain {
+        node: String::new(),
+        force: false,
+    });
+    assert!(bench.kernel.outbox.is_stuck());
+    assert_ne!(bench.kernel.supervisor_of(app), node(1));
+    let told = bench.messages(2).into_iter().any(|it| match it {
+        Message::Rumors(news) => news.facts.iter().any(|it| !it.labels.is_empty()),
+        _ => false,
+    });
+    assert!(told, "{:?}", bench.messages(2));
+    let busy = Some(ProblemCode::Busy);
+    let answer = bench.ask(2, store(record(spec(&name), WALL)));
+    assert_eq!(refused(answer), busy);
+    bench.disk_is_full = false;
+    bench.pass(2);
+    assert_eq!(bench.kernel.supervisor_of(app), node(1));
+    let state: NodeState = bench
+        .rows
+        .get(&(Table::Node, b"node".to_vec()))
+        .map(|row| wire::disk::unseal(row).expect("sealed"))
+        .expect("written");
+    assert!(state.labels.is_empty());
+}
+
+#[test]
+fn the_peer_of_a_node_whose_disk_refuses_supervises_for_it() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(2);
+    let mut facts = bench.kernel.measurement.get(node(1)).expect("own").clone();
+    facts.node = node(2);
+    let mut other = Measurement::new(facts);
+    let mut tell = |bench: &mut Bench, is_impaired| {
+        let news = wire::peer::News {
+            statements: Vec::new(),
+            facts: vec![other.impair(Instant::default(), is_impaired)],
+        };
+        bench.tell(2, &Message::Rumors(news));
+        bench.kernel.supervisor_of(AppId::of_name(&name))
+    };
+    assert_eq!(tell(&mut bench, true), node(1));
+    assert_eq!(tell(&mut bench, false), node(2));
+}
+
+/// `welkin down` waited for a disk that took nothing.
+#[test]
+fn a_node_stops_though_its_disk_takes_no_writes() {
+    let mut bench = Bench::new(&[]);
+    bench.disk_is_full = true;
+    let call = bench.call(NodeDown {});
+    assert!(matches!(bench.reply(call), Some(Ok(Response::NodeDown(_)))));
+    assert_eq!(bench.outputs.last(), Some(&Output::Halt));
+}
+
+/// A drained node that was stopped took objects again once it was back.
+#[test]
+fn a_drained_node_is_drained_after_it_was_stopped_and_started() {
+    let mut bench = Bench::new(&[]);
+    bench.call(NodeDrain {
+        node: String::new(),
+        force: false,
+    });
+    bench.call(NodeDown {});
+    assert!(bench.outputs.contains(&Output::Halt));
+    let bench = bench.restart(|_| {});
+    let availability = bench.kernel.measurement.availability(node(1));
+    assert_eq!(availability, Availability::Draining);
+}
+
+/// A host could report objects without end into the record of an app.
+#[test]
+fn a_record_holds_only_so_many_objects() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    let record = record(spec(&name), WALL);
+    let (app, born) = (record.app, record.wanted.born);
+    bench.ask(2, store(record));
+    let most = SURPLUS_MAX + 2;
+    let report = |number| ObjectReport {
+        facts: object(number, &name, 2),
+        born,
+        removed: false,
+    };
+    let reports = (0..u16::try_from(most + 50).expect("fits")).map(report);
+    bench.tell(2, &Message::Reports(reports.collect()));
+    let held = bench.kernel.directory.get(app).expect("kept").objects.len();
+    assert_eq!(held, most);
+}
+
+/// Measurements that the world had not answered were remembered without end.
+#[test]
+fn only_so_many_measurements_go_on_at_one_time() {
+    let mut bench = Bench::new(&[2]);
+    assert_eq!(launch(&mut bench, 1, spec("web"), WALL), None);
+    let usage = || Ask::Usage {
+        filter: ObjectFilter::Every,
+    };
+    let mut answer = None;
+    let mut measured = 0;
+    while answer.is_none() && measured < 1000 {
+        measured += 1;
+        answer = bench.ask(2, usage());
+    }
+    assert_eq!(refused(answer), Some(ProblemCode::Busy));
+}
+
+/// What was reported where stayed for every app that ever had an object here.
+#[test]
+fn nothing_is_remembered_of_apps_without_objects() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(2);
+    assert_eq!(launch(&mut bench, 1, spec(&name), WALL), None);
+    assert_eq!(bench.kernel.reported_to.len(), 1);
+    let object = ObjectId([1; 16]);
+    let stop = Ask::StopObject {
+        object,
+        grace_ms: None,
+        remove: true,
+    };
+    bench.ask(2, stop);
+    let exit = wire::fact::Exit {
+        reason: wire::fact::ExitReason::Code(0),
+        at: UnixMillis(WALL),
+    };
+    let report = wire::driver::DriverReport::Exited(exit);
+    bench.happen(Input::Driver { object, report });
+    bench.pass(11);
+    assert_eq!(bench.kernel.reported_to.len(), 0);
+}
+
+/// Tombstones of a month filled the directory, and every `run` was refused.
+#[test]
+fn apps_that_come_and_go_leave_room_for_others() {
+    let mut bench = Bench::new(&[]);
+    for number in 0..u32::try_from(RECORDS_MAX).expect("fits") {
+        let mut gone = record(
+            spec(&alloc::format!("gone-{number}")),
+            WALL + u64::from(number),
+        );
+        gone.wanted.spec = None;
+        assert_eq!(bench.kernel.take_record(gone), Joined::Changed);
+    }
+    let run = || Run {
+        spec: spec("web"),
+        attach: true,
+    };
+    let call = bench.call(run());
+    assert!(matches!(bench.reply(call), Some(Err(problem)) if problem.code == ProblemCode::Busy));
+    bench.pass(11);
+    assert_eq!(bench.kernel.directory.iter().count(), TOMBSTONES_MAX);
+    let call = bench.call(run());
+    assert!(matches!(bench.reply(call), Some(Ok(Response::Run(_)))));
+    let last = alloc::format!("gone-{}", RECORDS_MAX - 1);
+    assert!(bench.kernel.directory.get(AppId::of_name(&last)).is_some());
+}
+
+/// A member that had said nothing when this node was stopped could not reach it ever after, and
+/// could not be removed either.
+#[test]
+fn a_member_that_has_said_nothing_is_admitted_to_and_can_be_removed() {
+    let mut bench = Bench::new(&[2]).restart(|_| {});
+    let peer = Output::Peer {
+        node: node(2),
+        addresses: Vec::new(),
+    };
+    assert!(bench.outputs.contains(&peer));
+    let node_id = node(2).to_string();
+    let call = bench.call(NodeRemove {
+        node: node_id,
+        force: true,
+    });
+    let signing = bench.outputs.iter().find_map(|it| match it {
+        Output::Sign { token, bytes } => Some((*token, key(1).sign(bytes).to_bytes())),
+        _ => None,
+    });
+    let (token, signature) = signing.expect("a removal is signed");
+    let signature = Signature(signature);
+    bench.happen(Input::Signed { token, signature });
+    assert!(matches!(
+        bench.reply(call),
+        Some(Ok(Response::NodeRemove(_)))
+    ));
+    assert!(!bench.kernel.auth.is_member(node(2)));
+}
+
+/// The caller was told that the node was removed, whatever became of the statement.
+#[test]
+fn a_removal_that_was_not_taken_is_no_success() {
+    let mut bench = Bench::new(&[2]);
+    let node_id = node(2).to_string();
+    let call = bench.call(NodeRemove {
+        node: node_id,
+        force: true,
+    });
+    let token = bench.outputs.iter().find_map(|it| match it {
+        Output::Sign { token, .. } => Some(*token),
+        _ => None,
+    });
+    let (token, signature) = (token.expect("a removal is signed"), Signature([7; 64]));
+    bench.happen(Input::Signed { token, signature });
+    assert!(matches!(bench.reply(call), Some(Err(_))));
+    assert!(bench.kernel.auth.is_member(node(2)));
+}
+
+/// A disk that says that all boot numbers are reserved ended every life at its beginning.
+#[test]
+fn a_node_starts_though_its_boot_numbers_are_used_up() {
+    let bench = Bench::new(&[2]);
+    let row = (Table::Node, b"node".to_vec());
+    let stored = bench.rows.get(&row).expect("written");
+    let mut state: NodeState = wire::disk::unseal(stored).expect("sealed");
+    state.boot_reserved = u32::MAX;
+    let mut bench = bench.restart(|config| {
+        let row = wire::disk::seal(&state).expect("seals");
+        config.stored.retain(|(table, _, _)| *table != Table::Node);
+        config.stored.push((Table::Node, b"node".to_vec(), row));
+    });
+    let call = bench.call(AppList {
+        all: true,
+        target: None,
+    });
+    bench.pass(3);
+    assert!(matches!(bench.reply(call), Some(Ok(_))));
+}
