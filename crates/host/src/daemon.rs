@@ -47,6 +47,7 @@ use crate::calls::Calls;
 use crate::disk::{self, Disk, DiskError};
 use crate::doctor::Patient;
 use crate::events::Events;
+use crate::frames::FrameReader;
 use crate::home::{self, Admission, Home, HomeError, ROOT_PORT, ROOT_STATE_DIR, socket_path};
 use crate::join::{self, JoinError};
 use crate::links::{Arrival, BindError, Links};
@@ -685,8 +686,9 @@ impl World {
             }
             Arrival::Stream(stream) => {
                 let streams = self.streams.clone();
+                let reader = FrameReader::new(stream);
                 self.tasks
-                    .spawn(async move { streams.serve(stream, Caller::Member).await });
+                    .spawn(async move { streams.serve(reader, Caller::Member).await });
                 Ok(())
             }
         }

@@ -173,6 +173,19 @@ pub(crate) struct LinkStream {
     _user: User,
 }
 
+impl LinkStream {
+    /// Ends when the other side takes no more: it dropped the stream, or the link broke.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.send.stopped();
+        async move {
+            // That all was taken after the end of this side is no departure.
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
 impl AsyncRead for LinkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,

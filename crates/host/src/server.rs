@@ -41,6 +41,7 @@ use crate::calls::Calls;
 use crate::clock;
 use crate::doctor::{self, Patient};
 use crate::events::Events;
+use crate::frames::FrameReader;
 use crate::metrics::{self, Metrics};
 use crate::streams::{Caller, Streams};
 
@@ -309,7 +310,12 @@ impl Server {
         self.tasks.spawn(async move {
             match upgrading.await {
                 Ok(upgraded) => {
-                    let serving = streams.serve(TokioIo::new(upgraded), Caller::Local);
+                    let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+                        return tracing::error!("a stream came over something that is no socket");
+                    };
+                    let (socket, early) = (parts.io.into_inner(), parts.read_buf.to_vec());
+                    let reader = FrameReader::with_early(socket, early);
+                    let serving = streams.serve(reader, Caller::Local);
                     if stop.run_until_cancelled(serving).await.is_none() {
                         tracing::debug!("a stream was cut: the node stops");
                     }

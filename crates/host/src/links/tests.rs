@@ -104,6 +104,24 @@ async fn a_stream_carries_bytes_both_ways_and_its_halves_close_apart() {
     assert_eq!(heard, "answer");
 }
 
+/// An object that says nothing gives the node no occasion to notice that its caller's node has
+/// dropped the stream.
+#[tokio::test]
+async fn a_stream_that_was_dropped_is_told_from_one_that_only_sends_no_more() {
+    let (a, mut b) = pair().await;
+    let mut near = a.links.open(b.id).await.unwrap();
+    near.write_all(b"question").await.unwrap();
+    near.shutdown().await.unwrap();
+    let Some(Arrival::Stream(far)) = b.arrivals.recv().await else {
+        panic!("a stream was expected");
+    };
+    let mut stopped = Box::pin(far.stopped());
+    let early = timeout(Duration::from_millis(300), &mut stopped).await;
+    assert!(early.is_err(), "it still reads");
+    drop(near);
+    timeout(Duration::from_secs(5), stopped).await.unwrap();
+}
+
 #[tokio::test]
 async fn links_that_both_sides_dial_at_once_lose_nothing() {
     let (mut a, mut b) = pair().await;

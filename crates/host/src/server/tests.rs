@@ -231,6 +231,14 @@ async fn a_socket_may_lie_deeper_than_its_address_can_say() {
 }
 
 async fn open(place: &Place, open: &Open) -> FrameReader<UnixStream> {
+    let (mut stream, _) = upgraded(place).await.into_parts();
+    let frame = Frame::new(Kind::Open, &serde_json::to_vec(open).unwrap());
+    write_frame(&mut stream, &frame).await.unwrap();
+    FrameReader::new(stream)
+}
+
+/// A connection on which a stream may be opened.
+async fn upgraded(place: &Place) -> FrameReader<UnixStream> {
     let mut stream = connect(&place.path).await;
     let request = b"POST /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\
                     Upgrade: welkin-stream/1\r\nContent-Length: 0\r\n\r\n";
@@ -244,8 +252,6 @@ async fn open(place: &Place, open: &Open) -> FrameReader<UnixStream> {
         "{}",
         String::from_utf8_lossy(&head)
     );
-    let frame = Frame::new(Kind::Open, &serde_json::to_vec(open).unwrap());
-    write_frame(&mut stream, &frame).await.unwrap();
     FrameReader::new(stream)
 }
 
@@ -360,4 +366,166 @@ async fn a_stopped_server_closes_idle_connections() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
     assert_eq!(nothing, b"");
+}
+
+/// Plays the shim of an object: takes one connection and its first frame.
+struct FakeShim(std::os::unix::net::UnixListener, ObjectId);
+
+impl FakeShim {
+    fn new(place: &Place) -> Self {
+        let object = ObjectId([4; 16]);
+        let directory = place.path.parent().unwrap().join(object.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(directory.join("shim.sock"));
+        let listener = listener.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener, object)
+    }
+
+    async fn accept(self) -> FrameReader<UnixStream> {
+        let listener = UnixListener::from_std(self.0).unwrap();
+        let mut reader = FrameReader::new(listener.accept().await.unwrap().0);
+        let opening = reader.next().await.unwrap().unwrap();
+        assert_eq!(opening.kind, Kind::Open);
+        reader
+    }
+}
+
+/// Whether the other side has closed, not only ended what it sends.
+fn is_closed(socket: &UnixStream) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    poll(&mut asked, PollTimeout::ZERO).unwrap();
+    asked[0].revents().unwrap().contains(PollFlags::POLLHUP)
+}
+
+fn exec() -> What {
+    let program = wire::spec::Program {
+        arguments: vec!["sleep".to_owned(), "1000".to_owned()],
+        ..wire::spec::Program::default()
+    };
+    What::Exec { program }
+}
+
+/// A program that says nothing: nobody writes to its caller, so nobody noticed that it had left.
+/// The program was never hung up, and its stream never given back.
+#[tokio::test]
+async fn a_caller_that_leaves_a_silent_program_is_noticed() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let caller = open(&place, &Open { node, object, what }).await;
+    let (shim, _) = shim.accept().await.into_parts();
+    drop(caller);
+    let closing = async {
+        while !is_closed(&shim) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), closing)
+        .await
+        .expect("the far end sees the close");
+}
+
+#[tokio::test]
+async fn a_caller_that_only_sends_no_more_still_hears_the_program() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let (mut caller, _) = open(&place, &Open { node, object, what })
+        .await
+        .into_parts();
+    let mut shim = shim.accept().await;
+    caller.shutdown().await.unwrap();
+    assert_eq!(shim.next().await.unwrap(), None);
+    // Longer than it takes to notice a caller that has left.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let (mut shim, _) = shim.into_parts();
+    let said = Frame::new(Kind::Stdout, b"late");
+    write_frame(&mut shim, &said).await.unwrap();
+    let mut caller = FrameReader::new(caller);
+    assert_eq!(caller.next().await.unwrap(), Some(said));
+}
+
+/// The `Open` frame was decoded and encoded anew: a field that this version does not know was lost
+/// on the way, and one that had grown beyond a frame was cut.
+#[tokio::test]
+async fn what_opens_a_stream_is_passed_on_as_it_came() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let mut json = serde_json::to_value(Open { node, object, what }).unwrap();
+    json["tomorrow"] = "a field of a later version".into();
+    let stream = upgraded(&place).await;
+    let opening = Frame::new(Kind::Open, json.to_string().as_bytes());
+    let (mut stream, _) = stream.into_parts();
+    write_frame(&mut stream, &opening).await.unwrap();
+    let listener = UnixListener::from_std(shim.0).unwrap();
+    let mut shim = FrameReader::new(listener.accept().await.unwrap().0);
+    assert_eq!(shim.next().await.unwrap(), Some(opening));
+}
+
+/// A reader of a log held a thread while it was slow; sixteen of them held all.
+#[test]
+fn a_slow_reader_of_a_log_holds_no_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let place = place().await;
+        let object = ObjectId([3; 16]);
+        let directory = place.path.parent().unwrap().join(object.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let mut log = drivers::log::Writer::open(&directory, 8 * 1024 * 1024).unwrap();
+        for number in 0..200 {
+            log.append(drivers::log::Stream::Stdout, number, &[b'a'; 16 * 1024])
+                .unwrap();
+        }
+        let open_log = || {
+            let what = What::Logs {
+                follow: false,
+                tail_lines: None,
+                since_ms: None,
+            };
+            let (node, object) = (NodeId([0; 32]), object);
+            Open { node, object, what }
+        };
+        let mut slow = open(&place, &open_log()).await;
+        assert_eq!(slow.next().await.unwrap().unwrap().kind, Kind::Log);
+        let mut quick = open(&place, &open_log()).await;
+        let mut records = 0;
+        let reading = async {
+            while let Some(frame) = quick.next().await.unwrap() {
+                records += usize::from(frame.kind == Kind::Log);
+            }
+        };
+        timeout(Duration::from_secs(10), reading).await.unwrap();
+        assert_eq!(records, 200);
+    });
+}
+
+#[tokio::test]
+async fn a_follower_that_was_too_slow_is_told_how_many_events_it_missed() {
+    let place = place().await;
+    place.events.push(event("first", 1));
+    let what = What::Events {
+        follow: true,
+        since_ms: None,
+    };
+    let (node, object) = (NodeId([0; 32]), ObjectId([0; 16]));
+    let mut reader = open(&place, &Open { node, object, what }).await;
+    assert_eq!(next_event(&mut reader).await.subject, "first");
+    // More than the ring and the connection hold, before the follower has its turn.
+    for number in 0..5000 {
+        place.events.push(event(&number.to_string(), number));
+    }
+    let told = next_event(&mut reader).await;
+    assert_eq!(
+        (told.kind.as_str(), told.subject.as_str()),
+        ("events.lost", "904")
+    );
+    assert_eq!(next_event(&mut reader).await.subject, "904");
 }
