@@ -13,8 +13,8 @@
 //! timer ────┘                                   └─► events, alarms
 //! ```
 //!
-//! Nothing that the loop does waits for anything but room in the disk's queue, and the disk never
-//! waits for the loop; so it cannot lock up. Whoever sends inputs waits when the loop is behind:
+//! Nothing that the loop does waits for anything but room in the disk's queue, and while it waits it
+//! takes the disk's answers; so it cannot lock up. Whoever sends inputs waits when the loop is behind:
 //! back-pressure reaches peers and callers. Datagrams are dropped instead.
 //!
 //! # Its end
@@ -327,6 +327,8 @@ impl Host {
             tracing::debug!("some callers did not take their answers in time");
         }
         self.world.links.close(FAREWELL).await;
+        // Nobody is left to take them, and the thread must not wait for that.
+        self.world.answers.close();
         self.world.disk.close();
         if let Err(error) = std::fs::remove_file(&self.ready.socket) {
             tracing::debug!(%error, "the socket was gone already");
@@ -717,7 +719,10 @@ impl World {
                     self.echoes.push_back(Input::Undelivered { to, bytes });
                 }
             }
-            Output::Persist { batch, writes } => self.disk.persist(batch, writes).await,
+            Output::Persist { batch, writes } => {
+                let (answers, taken) = (&mut self.answers, &mut self.echoes);
+                self.disk.persist(batch, writes, answers, taken).await;
+            }
             Output::Reply { call, result } => self.calls.answer(call, *result),
             Output::AnswerJoin { token, answer } => {
                 let waiting = self.joins.remove(&token.0);
