@@ -614,6 +614,8 @@ impl World {
     async fn run(&mut self) {
         // What the kernel wants from birth.
         let mut state = self.carry_out().await;
+        // By now it has said who the members are.
+        self.links.serve();
         while state.is_ok() {
             state = self.turn().await;
         }

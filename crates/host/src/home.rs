@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Uid, geteuid};
 use wire::id::{CloudId, NodeId};
-use wire::peer::{JOIN_BYTES_MAX, JoinAnswer, StatementBody};
+use wire::peer::{JOIN_BYTES_MAX, JoinAnswer, Statement, StatementBody};
 
 /// Where root keeps a node's state.
 pub const ROOT_STATE_DIR: &str = "/var/lib/welkin";
@@ -325,15 +325,8 @@ impl Home {
         let JoinAnswer::Admitted { statements, .. } = &answer else {
             return Err(damaged("it is a refusal"));
         };
-        let mine = statements
-            .iter()
-            .find_map(|statement| match &statement.body {
-                StatementBody::Admission { cloud, node, .. } if *node == self.node() => {
-                    Some(*cloud)
-                }
-                StatementBody::Admission { .. } | StatementBody::Removal { .. } => None,
-            });
-        let cloud = mine.ok_or_else(|| damaged("it does not admit this node"))?;
+        let cloud = cloud_of(statements, self.node())
+            .ok_or_else(|| damaged("it does not admit this node to exactly one cloud"))?;
         Ok(Admission { cloud, answer })
     }
 
@@ -349,6 +342,19 @@ impl Home {
         }
         write_whole(&self.directory.join("port"), port.to_string().as_bytes())
     }
+}
+
+/// The cloud that these statements admit the node to, when there is exactly one. That a kernel
+/// counts only statements of its own cloud is no help before the cloud is known.
+pub(crate) fn cloud_of(statements: &[Statement], node: NodeId) -> Option<CloudId> {
+    let mut clouds = statements.iter().filter_map(|it| match &it.body {
+        StatementBody::Admission {
+            cloud, node: whom, ..
+        } if *whom == node => Some(*cloud),
+        StatementBody::Admission { .. } | StatementBody::Removal { .. } => None,
+    });
+    let first = clouds.next()?;
+    clouds.all(|cloud| cloud == first).then_some(first)
 }
 
 /// Refuses a directory, or a link to one, that somebody but `user` could replace, and closes it to
