@@ -35,6 +35,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use kernel::Kernel;
 use kernel::instant::Instant;
 use kernel::world::{Config, Input, Output, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -276,6 +277,7 @@ impl Host {
     /// [`ServeError`].
     pub async fn start_with(options: Options, program: PathBuf) -> Result<Self, ServeError> {
         let home = Home::open(&options.state_dir)?;
+        raise_open_files();
         if !home.is_member() {
             Box::pin(begin(&home, &options)).await?;
         }
@@ -361,6 +363,16 @@ fn everywhere(port: u16) -> [SocketAddr; 2] {
     [v4, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
 }
 
+/// A node of many objects and streams needs more descriptors than the cautious limit that programs
+/// start with. Objects do not inherit it: shims set it back.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
 fn own_program() -> PathBuf {
     let running = PathBuf::from("/proc/self/exe");
     match std::env::current_exe() {
@@ -432,7 +444,7 @@ async fn pulse(inputs: mpsc::Sender<Input>, links: Links, mut known: Vec<String>
         told.push(Input::Load(meter.load()));
         if count.is_multiple_of(PULSES_PER_LOOK) {
             let addresses = addresses::of(&links.bound());
-            if addresses != known {
+            if !addresses.is_empty() && addresses != known {
                 known.clone_from(&addresses);
                 told.push(Input::Addresses(addresses));
             }
