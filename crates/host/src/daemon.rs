@@ -55,7 +55,7 @@ use crate::links::{Arrival, BindError, Links};
 use crate::measure::{self, Meter};
 use crate::metrics::Metrics;
 use crate::notify;
-use crate::server::{self, Policy, Server};
+use crate::server::{self, Heartbeat, Policy, Server};
 use crate::shims::Shims;
 use crate::streams::{Caller, STREAMS_MAX, Streams};
 use crate::{addresses, clock};
@@ -71,7 +71,7 @@ const ARRIVALS_MAX: usize = 256;
 /// Inputs taken before the timer is looked at again.
 const BURST: usize = 64;
 /// Between two looks at the clock and the load of the machine.
-const PULSE: Duration = Duration::from_secs(5);
+pub(crate) const PULSE: Duration = Duration::from_secs(5);
 /// Own addresses are looked at every so many pulses.
 const PULSES_PER_LOOK: u32 = 3;
 /// How long answers and messages that are on their way may take when the node ends.
@@ -517,6 +517,7 @@ struct World {
     /// Inputs that an output made at once.
     echoes: VecDeque<Input>,
     tasks: TaskTracker,
+    heartbeat: Heartbeat,
     /// The timer that the kernel did not move after it was told the time.
     stuck: Option<Instant>,
 }
@@ -585,6 +586,7 @@ impl World {
             joins_seen: 0,
             echoes: VecDeque::new(),
             tasks: TaskTracker::new(),
+            heartbeat: Heartbeat::new(),
             stuck: None,
         };
         Ok((world, addresses))
@@ -616,6 +618,8 @@ impl World {
             metrics: self.metrics.clone(),
             policy: Policy::of_this_process(),
             patient: Arc::new(patient),
+            others: Arc::default(),
+            heartbeat: self.heartbeat.clone(),
             tasks: tasks.clone(),
             stop,
         };
@@ -635,6 +639,7 @@ impl World {
 
     /// Waits for something to happen and deals with it.
     async fn turn(&mut self) -> Result<(), Halted> {
+        self.heartbeat.beat();
         let due = self.kernel.poll_timeout();
         let wait = due.map(|due| self.until(due));
         // Not left to the select: a stream of inputs that never ends would put the time off.

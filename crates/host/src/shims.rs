@@ -615,10 +615,10 @@ mod tests {
 
         async fn hears(&mut self) -> DriverReport {
             let heard = timeout(Duration::from_secs(5), self.inputs.recv()).await;
-            match heard.unwrap().unwrap() {
-                Input::Driver { report, .. } => report,
-                other => panic!("a report was expected: {other:?}"),
-            }
+            let Some(Input::Driver { report, .. }) = heard.unwrap() else {
+                panic!("a report was expected");
+            };
+            report
         }
     }
 

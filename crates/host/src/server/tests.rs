@@ -19,6 +19,8 @@ struct Place {
     _directory: tempfile::TempDir,
     path: PathBuf,
     events: Events,
+    heartbeat: Heartbeat,
+    others: Arc<Others>,
     stop: CancellationToken,
     /// What the kernel was told and did not answer.
     unanswered: mpsc::Receiver<Input>,
@@ -57,6 +59,7 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         control_groups: vec![],
     };
     let stop = CancellationToken::new();
+    let (heartbeat, others) = (Heartbeat::new(), Arc::<Others>::default());
     let server = Server {
         calls: calls.clone(),
         streams,
@@ -64,6 +67,8 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         metrics,
         policy,
         patient: Arc::new(patient),
+        others: Arc::clone(&others),
+        heartbeat: heartbeat.clone(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
     };
@@ -85,6 +90,8 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         _directory: directory,
         path,
         events,
+        heartbeat,
+        others,
         stop,
         unanswered,
     }
@@ -209,11 +216,7 @@ fn only_root_the_owner_and_the_group_may_call() {
 #[tokio::test]
 async fn a_foreign_caller_hears_why_it_may_not() {
     // Whoever runs this is not one of these, unless it has a very odd number.
-    let policy = Policy {
-        own_uid: 4_000_000_001,
-        root_uid: 4_000_000_002,
-    };
-    let place = place_at("state", policy).await;
+    let place = place_at("state", nobody()).await;
     let answer = ask(&place, "POST", "/v1/cloud/info", "{}").await;
     assert_eq!(
         (answer.0, problem(&answer).code),
@@ -528,4 +531,73 @@ async fn a_follower_that_was_too_slow_is_told_how_many_events_it_missed() {
         ("events.lost", "904")
     );
     assert_eq!(next_event(&mut reader).await.subject, "904");
+}
+
+#[tokio::test]
+async fn a_node_whose_loop_does_not_turn_is_not_healthy() {
+    let place = place().await;
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
+    place.heartbeat.0.store(0, Ordering::Relaxed);
+    let answer = ask(&place, "GET", "/v1/health", "").await;
+    assert_eq!(answer.0, 503);
+    assert!(problem(&answer).detail.contains("done nothing"));
+    place.heartbeat.beat();
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
+}
+
+/// The server waited an hour where its document said a minute.
+#[test]
+fn each_call_has_the_deadline_that_is_promised() {
+    let of = |path: &str, body: &str| deadline(&api::parse(path, body.as_bytes()).unwrap());
+    assert_eq!(of("cloud/info", "{}"), Some(Duration::from_secs(60)));
+    assert_eq!(
+        of("app/stop", r#"{"target":"a","grace_ms":90000}"#),
+        Some(Duration::from_secs(150))
+    );
+    assert_eq!(of("app/wait", r#"{"target":"a"}"#), None);
+}
+
+fn nobody() -> Policy {
+    // Whoever runs this test is not one of these, unless it has a very odd number.
+    Policy {
+        own_uid: 4_000_000_001,
+        root_uid: 4_000_000_002,
+    }
+}
+
+/// Any user could hold all places of callers who are not known yet, and members of the group were
+/// turned away without a word.
+#[tokio::test]
+async fn one_user_takes_few_places_and_is_told_when_there_is_none() {
+    let place = place_at("state", nobody()).await;
+    let mut held = Vec::new();
+    for _ in 0..OTHERS_OF_USER_MAX {
+        held.push(connect(&place.path).await);
+    }
+    while place.others.waiting().values().sum::<usize>() < OTHERS_OF_USER_MAX {
+        tokio::task::yield_now().await;
+    }
+    let mut refused = connect(&place.path).await;
+    let mut text = String::new();
+    refused.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 429 "), "{text}");
+    assert!(text.contains(r#""code":"busy""#), "{text}");
+    // Another user has places of their own.
+    assert!(place.others.place(4_000_000_003).is_some());
+    drop(held);
+    while !place.others.waiting().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_user_who_may_call_needs_no_place_the_next_time() {
+    let place = place_at("state", nobody()).await;
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let _taken: Vec<_> = (0..OTHERS_MAX)
+        .map(|number| place.others.place(u32::try_from(number).unwrap() + 5000))
+        .collect();
+    place.others.permit(uid.as_raw(), gid.as_raw());
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
 }
