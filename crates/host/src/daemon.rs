@@ -84,8 +84,9 @@ const STUCK_TIMER: Duration = Duration::from_millis(20);
 pub struct Options {
     /// The state directory; see [`home::default_state_dir`].
     pub state_dir: PathBuf,
-    /// Where links listen (UDP). When empty: all interfaces, at port 7117 for the default state
-    /// directory of root, else at the port that was used last, or a free one.
+    /// Where links listen (UDP). When empty: where the node was last told to listen. When it never
+    /// was: all interfaces, at port 7117 for the default state directory of root, else at the port
+    /// that was used last, or a free one.
     pub listen: Vec<SocketAddr>,
     /// The name that the node would like when its cloud gave it none; its host name when absent.
     pub name: Option<String>,
@@ -476,24 +477,42 @@ async fn listen(
         let (inputs, arrivals) = (inputs.clone(), arrivals.clone());
         Links::bind(home.key(), listen, inputs, arrivals, metrics.clone()).await
     };
-    if !options.listen.is_empty() {
-        return Ok(bind(&options.listen).await?);
-    }
     let default = options.state_dir.as_path() == Path::new(ROOT_STATE_DIR);
-    let port = if default {
-        Some(ROOT_PORT)
+    let (wanted, last_port) = if !options.listen.is_empty() {
+        (options.listen.clone(), None)
+    } else if let listen = home.last_listen()
+        && !listen.is_empty()
+    {
+        (listen, home.last_port())
+    } else if default {
+        (everywhere(ROOT_PORT).to_vec(), None)
     } else {
-        home.last_port()
+        (everywhere(0).to_vec(), home.last_port())
     };
-    let links = match bind(&everywhere(port.unwrap_or(0))).await {
-        // The port that it happened to have last is somebody else's now.
-        Err(_) if !default && port.is_some() => bind(&everywhere(0)).await?,
-        bound => bound?,
+    let links = match last_port.map(|port| at_port(&wanted, port)) {
+        // The port that it happened to have last may be somebody else's now.
+        Some(last) if last != wanted => match bind(&last).await {
+            Ok(links) => links,
+            Err(_taken) => bind(&wanted).await?,
+        },
+        Some(_) | None => bind(&wanted).await?,
     };
+    if !options.listen.is_empty() {
+        home.keep_listen(&options.listen)?;
+    }
     if let Some(address) = links.bound().first() {
         home.keep_port(address.port())?;
     }
     Ok(links)
+}
+
+/// The same addresses, with this port where any would do.
+fn at_port(wanted: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let fill = |address: &SocketAddr| match address.port() {
+        0 => SocketAddr::new(address.ip(), port),
+        _ => *address,
+    };
+    wanted.iter().map(fill).collect()
 }
 
 /// The kernel and all that carries out what it wants.
@@ -655,6 +674,10 @@ impl World {
                     let Ok(input) = self.inputs.try_recv() else { break };
                     self.tell(input).await?;
                 }
+                // Inputs that never end must not keep joins and streams waiting for ever.
+                if let Ok(arrival) = self.arrivals.try_recv() {
+                    self.welcome(arrival).await?;
+                }
             }
             Some(arrival) = self.arrivals.recv() => self.welcome(arrival).await?,
             () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
@@ -765,5 +788,80 @@ impl World {
             Output::Halt => return Err(Halted),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn host(state_dir: &Path) -> Host {
+        let options = Options {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            ..Options::new(state_dir.to_path_buf())
+        };
+        Box::pin(Host::start(options)).await.unwrap()
+    }
+
+    /// Joins and streams were looked at only when no input waited: a busy node let nobody in.
+    #[tokio::test]
+    async fn inputs_that_never_end_keep_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut host = host(directory.path()).await;
+        let (inputs, inputs_end) = mpsc::channel(INPUTS_MAX);
+        let (arrivals, arrivals_end) = mpsc::channel(1);
+        (host.world.inputs, host.world.arrivals) = (inputs_end, arrivals_end);
+        for _ in 0..INPUTS_MAX {
+            inputs.try_send(Input::Wall(clock::wall())).unwrap();
+        }
+        let (answer, _waiting) = oneshot::channel();
+        let ticket = wire::peer::Ticket {
+            body: wire::peer::TicketBody {
+                cloud: CloudId([5; 32]),
+                id: wire::id::TicketId([6; 16]),
+                issuer: NodeId([7; 32]),
+                uses: 1,
+                not_after: wire::id::UnixMillis(1),
+                labels: BTreeMap::new(),
+                doors: Vec::new(),
+            },
+            signature: Signature([0; 64]),
+        };
+        let name = "new".to_owned();
+        let join = Arrival::Join {
+            node: NodeId([8; 32]),
+            request: Box::new(wire::peer::JoinRequest { ticket, name }),
+            answer,
+        };
+        arrivals.try_send(join).unwrap();
+        while host.world.joins_seen == 0 {
+            assert!(host.world.turn().await.is_ok());
+        }
+        assert!(inputs.capacity() < INPUTS_MAX - BURST, "inputs still wait");
+    }
+
+    #[test]
+    fn a_port_is_filled_in_where_any_would_do() {
+        let wanted: Vec<SocketAddr> = ["127.0.0.1:0", "[::1]:5"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        let filled: Vec<_> = at_port(&wanted, 9)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(filled, ["127.0.0.1:9", "[::1]:5"]);
+    }
+
+    /// A node that was founded on one address came back on all of them.
+    #[tokio::test]
+    async fn a_node_comes_back_where_it_was_told_to_listen() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = host(directory.path()).await;
+        let addresses = first.ready().addresses.clone();
+        first.run_until(std::future::ready(())).await;
+        let options = Options::new(directory.path().to_path_buf());
+        let again = Box::pin(Host::start(options)).await.unwrap();
+        assert_eq!(again.ready().addresses, addresses);
+        assert!(addresses[0].starts_with("127.0.0.1:"), "{addresses:?}");
     }
 }

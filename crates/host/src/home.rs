@@ -10,6 +10,7 @@
 //! | `cloud.key` | 32 bytes, the secret key of the cloud; only on the node that founded it |
 //! | `admission` | postcard [`wire::peer::JoinAnswer`]: how this node came into its cloud |
 //! | `port` | the port that links had last, so that a restarted node is found where it was |
+//! | `listen` | where the node was last told to listen, one address a line |
 //! | `disk.redb` | what the kernel stores; see [`crate::disk`] |
 //! | `disk.opening` | how many starts died while they opened it |
 //! | `objects/` | one directory per object; see [`wire::driver`] |
@@ -18,6 +19,7 @@
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -341,6 +343,23 @@ impl Home {
             return Ok(());
         }
         write_whole(&self.directory.join("port"), port.to_string().as_bytes())
+    }
+
+    /// Where the node was last told to listen; empty when it never was.
+    pub(crate) fn last_listen(&self) -> Vec<SocketAddr> {
+        let text = std::fs::read_to_string(self.directory.join("listen")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    pub(crate) fn keep_listen(&self, listen: &[SocketAddr]) -> Result<(), HomeError> {
+        if self.last_listen() == listen {
+            return Ok(());
+        }
+        let lines: String = listen
+            .iter()
+            .map(|address| format!("{address}\n"))
+            .collect();
+        write_whole(&self.directory.join("listen"), lines.as_bytes())
     }
 }
 
