@@ -5,6 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use wire::call::{Problem, ProblemCode};
 use wire::stream::{Frame, HEADER_BYTES, Kind, Open, PAYLOAD_BYTES_MAX};
 
 use crate::CallError;
@@ -54,6 +55,16 @@ impl Stream {
             },
         };
         let payload = serde_json::to_vec(open).map_err(|e| CallError::Protocol(e.to_string()))?;
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            let text = format!(
+                "what is asked for has {} bytes where {PAYLOAD_BYTES_MAX} are allowed",
+                payload.len()
+            );
+            let remedy = "pass long arguments and environments in a file";
+            return Err(Problem::new(ProblemCode::Invalid, text)
+                .remedy(remedy)
+                .into());
+        }
         let sent = stream.send(Frame::new(Kind::Open, &payload)).await;
         sent.map_err(|error| CallError::Protocol(format!("the node closed the stream: {error}")))?;
         Ok(stream)

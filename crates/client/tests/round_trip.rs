@@ -139,6 +139,24 @@ fn frames_of_every_size_arrive_whole_and_in_order() {
     assert_eq!(seen, [Kind::Stdout, Kind::Exit]);
 }
 
+/// It was cut to the length of a frame, and the node answered that its JSON made no sense.
+#[test]
+fn more_than_a_frame_holds_is_refused_before_it_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = serve(directory.path(), |_, _| {
+        Answer::Stream(Box::new(|frames| assert_eq!(frames.next(), None)))
+    });
+    let mut open = attach();
+    open.what = What::Read {
+        path: "a".repeat(PAYLOAD_BYTES_MAX),
+    };
+    let Err(CallError::Problem(problem)) = wait(Client::at(socket).open(open)) else {
+        panic!("a refusal was expected");
+    };
+    assert_eq!(problem.code, ProblemCode::Invalid);
+    assert!(problem.detail.contains("65536"), "{problem}");
+}
+
 #[test]
 fn a_frame_that_is_cut_off_is_an_error_and_not_an_end() {
     let directory = tempfile::tempdir().unwrap();

@@ -138,29 +138,45 @@ fn socket_address(directory: &Path) -> io::Result<(UnixAddr, File)> {
     Ok((UnixAddr::new(path.as_str())?, holder))
 }
 
-fn new_socket() -> io::Result<OwnedFd> {
-    let kind = (AddressFamily::Unix, SockType::Stream);
-    Ok(socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None)?)
+fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Unix, SockType::Stream);
+    Ok(socket(family, kind, SockFlag::SOCK_CLOEXEC | flags, None)?)
 }
 
 fn bind_socket(directory: &Path) -> io::Result<OwnedFd> {
     let (address, _holder) = socket_address(directory)?;
-    let listener = new_socket()?;
+    let listener = new_socket(SockFlag::empty())?;
     bind(listener.as_raw_fd(), &address)?;
     listen(&listener, Backlog::new(BACKLOG)?)?;
     Ok(listener)
 }
 
-/// Connects to the shim of the object in `directory`.
+/// Connects to the shim of the object in `directory`. Never waits.
 ///
 /// # Errors
-/// `ConnectionRefused` or `NotFound` when there is no shim (any more): its `exit` file, if it
-/// wrote one, says how the object ended.
+/// One that [`is_gone`] when there is no shim (any more): its `exit` file, if it wrote one, says
+/// how the object ended. `WouldBlock` when too many wait for it; others say nothing about it.
 pub fn connect(directory: &Path) -> io::Result<UnixStream> {
     let (address, _holder) = socket_address(directory)?;
-    let stream = new_socket()?;
-    connect_socket(stream.as_raw_fd(), &address)?;
-    Ok(UnixStream::from(stream))
+    let socket = new_socket(SockFlag::SOCK_NONBLOCK)?;
+    connect_socket(socket.as_raw_fd(), &address)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// Whether an error of [`connect`] means that there is no shim. Any other may pass: too many wait
+/// for the shim, or this process has no descriptor left.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
+}
+
+fn has_shim(directory: &Path) -> bool {
+    connect(directory).map_or_else(|error| !is_gone(&error), |_stream| true)
 }
 
 /// How the object in `directory` ended; `None` when it has not, or nobody was left to write it.
@@ -210,10 +226,10 @@ pub fn scan(objects_directory: &Path) -> io::Result<Vec<Found>> {
         };
         // First the exit, then the shim: an object that ends in between is found as alive, and
         // its watcher is told; the other way round it would be found as lost.
-        let state = match (files.read_exit(), connect(&directory)) {
+        let state = match (files.read_exit(), has_shim(&directory)) {
             (Ok(Some(exit)), _) => FoundState::Exited(exit),
-            (_, Ok(_stream)) => FoundState::Alive,
-            (_, Err(_)) => match files.read_exit() {
+            (_, true) => FoundState::Alive,
+            (_, false) => match files.read_exit() {
                 Ok(Some(exit)) => FoundState::Exited(exit),
                 Ok(None) | Err(_) => {
                     kill_group(&files, &launch);
@@ -263,7 +279,7 @@ fn pause() {
 pub fn remove(directory: &Path) -> io::Result<()> {
     reap_children();
     let files = Directory::new(directory);
-    if shim_of(&files).is_some() && connect(directory).is_ok() && files.read_exit()?.is_none() {
+    if shim_of(&files).is_some() && has_shim(directory) && files.read_exit()?.is_none() {
         return Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
             "the object has not ended",

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
@@ -57,6 +58,9 @@ use crate::sandbox::init::{Init, kill_children};
 use crate::sandbox::{self, Failure, Isolation, Message, Setup};
 use crate::sys;
 
+/// Files that a program may have open unless it raises that itself: what a descriptor set of
+/// select(2) holds.
+const OPEN_FILES: u64 = 1024;
 /// How often the removal of control groups is tried while the kernel still tears them down.
 const CLEANUP_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -114,6 +118,10 @@ fn become_shim() -> io::Result<(UnixListener, SignalFd)> {
     // A session leader already when a service manager started it by hand: just as good.
     let _is_leader = setsid();
     umask(Mode::from_bits_truncate(0o077));
+    // The daemon has raised its own; programs that use select(2) break above this. They may raise
+    // it themselves.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(OPEN_FILES), hard)?;
     let listener = io::stdin().as_fd().try_clone_to_owned()?;
     let null = OpenOptions::new()
         .read(true)

@@ -20,7 +20,8 @@ struct Own {
     is_inner: bool,
 }
 
-/// Addresses as `ip:port`, best first, for sockets that are bound like this.
+/// Addresses as `ip:port`, best first, for sockets that are bound like this. Empty when the machine
+/// cannot be asked for its interfaces now: that is no news.
 pub(crate) fn of(bound: &[SocketAddr]) -> Vec<String> {
     select(bound, &interfaces())
 }

@@ -13,8 +13,8 @@
 //! timer ────┘                                   └─► events, alarms
 //! ```
 //!
-//! Nothing that the loop does waits for anything but room in the disk's queue, and the disk never
-//! waits for the loop; so it cannot lock up. Whoever sends inputs waits when the loop is behind:
+//! Nothing that the loop does waits for anything but room in the disk's queue, and while it waits it
+//! takes the disk's answers; so it cannot lock up. Whoever sends inputs waits when the loop is behind:
 //! back-pressure reaches peers and callers. Datagrams are dropped instead.
 //!
 //! # Its end
@@ -35,6 +35,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use kernel::Kernel;
 use kernel::instant::Instant;
 use kernel::world::{Config, Input, Output, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,13 +48,14 @@ use crate::calls::Calls;
 use crate::disk::{self, Disk, DiskError};
 use crate::doctor::Patient;
 use crate::events::Events;
+use crate::frames::FrameReader;
 use crate::home::{self, Admission, Home, HomeError, ROOT_PORT, ROOT_STATE_DIR, socket_path};
 use crate::join::{self, JoinError};
 use crate::links::{Arrival, BindError, Links};
 use crate::measure::{self, Meter};
 use crate::metrics::Metrics;
 use crate::notify;
-use crate::server::{self, Policy, Server};
+use crate::server::{self, Heartbeat, Policy, Server};
 use crate::shims::Shims;
 use crate::streams::{Caller, STREAMS_MAX, Streams};
 use crate::{addresses, clock};
@@ -69,7 +71,7 @@ const ARRIVALS_MAX: usize = 256;
 /// Inputs taken before the timer is looked at again.
 const BURST: usize = 64;
 /// Between two looks at the clock and the load of the machine.
-const PULSE: Duration = Duration::from_secs(5);
+pub(crate) const PULSE: Duration = Duration::from_secs(5);
 /// Own addresses are looked at every so many pulses.
 const PULSES_PER_LOOK: u32 = 3;
 /// How long answers and messages that are on their way may take when the node ends.
@@ -82,8 +84,9 @@ const STUCK_TIMER: Duration = Duration::from_millis(20);
 pub struct Options {
     /// The state directory; see [`home::default_state_dir`].
     pub state_dir: PathBuf,
-    /// Where links listen (UDP). When empty: all interfaces, at port 7117 for the default state
-    /// directory of root, else at the port that was used last, or a free one.
+    /// Where links listen (UDP). When empty: where the node was last told to listen. When it never
+    /// was: all interfaces, at port 7117 for the default state directory of root, else at the port
+    /// that was used last, or a free one.
     pub listen: Vec<SocketAddr>,
     /// The name that the node would like when its cloud gave it none; its host name when absent.
     pub name: Option<String>,
@@ -275,6 +278,7 @@ impl Host {
     /// [`ServeError`].
     pub async fn start_with(options: Options, program: PathBuf) -> Result<Self, ServeError> {
         let home = Home::open(&options.state_dir)?;
+        raise_open_files();
         if !home.is_member() {
             Box::pin(begin(&home, &options)).await?;
         }
@@ -326,6 +330,8 @@ impl Host {
             tracing::debug!("some callers did not take their answers in time");
         }
         self.world.links.close(FAREWELL).await;
+        // Nobody is left to take them, and the thread must not wait for that.
+        self.world.answers.close();
         self.world.disk.close();
         if let Err(error) = std::fs::remove_file(&self.ready.socket) {
             tracing::debug!(%error, "the socket was gone already");
@@ -356,6 +362,16 @@ async fn begin(home: &Home, options: &Options) -> Result<(), JoinError> {
 fn everywhere(port: u16) -> [SocketAddr; 2] {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     [v4, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
+}
+
+/// A node of many objects and streams needs more descriptors than the cautious limit that programs
+/// start with. Objects do not inherit it: shims set it back.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 fn own_program() -> PathBuf {
@@ -429,7 +445,7 @@ async fn pulse(inputs: mpsc::Sender<Input>, links: Links, mut known: Vec<String>
         told.push(Input::Load(meter.load()));
         if count.is_multiple_of(PULSES_PER_LOOK) {
             let addresses = addresses::of(&links.bound());
-            if addresses != known {
+            if !addresses.is_empty() && addresses != known {
                 known.clone_from(&addresses);
                 told.push(Input::Addresses(addresses));
             }
@@ -461,24 +477,42 @@ async fn listen(
         let (inputs, arrivals) = (inputs.clone(), arrivals.clone());
         Links::bind(home.key(), listen, inputs, arrivals, metrics.clone()).await
     };
-    if !options.listen.is_empty() {
-        return Ok(bind(&options.listen).await?);
-    }
     let default = options.state_dir.as_path() == Path::new(ROOT_STATE_DIR);
-    let port = if default {
-        Some(ROOT_PORT)
+    let (wanted, last_port) = if !options.listen.is_empty() {
+        (options.listen.clone(), None)
+    } else if let listen = home.last_listen()
+        && !listen.is_empty()
+    {
+        (listen, home.last_port())
+    } else if default {
+        (everywhere(ROOT_PORT).to_vec(), None)
     } else {
-        home.last_port()
+        (everywhere(0).to_vec(), home.last_port())
     };
-    let links = match bind(&everywhere(port.unwrap_or(0))).await {
-        // The port that it happened to have last is somebody else's now.
-        Err(_) if !default && port.is_some() => bind(&everywhere(0)).await?,
-        bound => bound?,
+    let links = match last_port.map(|port| at_port(&wanted, port)) {
+        // The port that it happened to have last may be somebody else's now.
+        Some(last) if last != wanted => match bind(&last).await {
+            Ok(links) => links,
+            Err(_taken) => bind(&wanted).await?,
+        },
+        Some(_) | None => bind(&wanted).await?,
     };
+    if !options.listen.is_empty() {
+        home.keep_listen(&options.listen)?;
+    }
     if let Some(address) = links.bound().first() {
         home.keep_port(address.port())?;
     }
     Ok(links)
+}
+
+/// The same addresses, with this port where any would do.
+fn at_port(wanted: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let fill = |address: &SocketAddr| match address.port() {
+        0 => SocketAddr::new(address.ip(), port),
+        _ => *address,
+    };
+    wanted.iter().map(fill).collect()
 }
 
 /// The kernel and all that carries out what it wants.
@@ -502,6 +536,7 @@ struct World {
     /// Inputs that an output made at once.
     echoes: VecDeque<Input>,
     tasks: TaskTracker,
+    heartbeat: Heartbeat,
     /// The timer that the kernel did not move after it was told the time.
     stuck: Option<Instant>,
 }
@@ -570,6 +605,7 @@ impl World {
             joins_seen: 0,
             echoes: VecDeque::new(),
             tasks: TaskTracker::new(),
+            heartbeat: Heartbeat::new(),
             stuck: None,
         };
         Ok((world, addresses))
@@ -601,6 +637,8 @@ impl World {
             metrics: self.metrics.clone(),
             policy: Policy::of_this_process(),
             patient: Arc::new(patient),
+            others: Arc::default(),
+            heartbeat: self.heartbeat.clone(),
             tasks: tasks.clone(),
             stop,
         };
@@ -611,6 +649,8 @@ impl World {
     async fn run(&mut self) {
         // What the kernel wants from birth.
         let mut state = self.carry_out().await;
+        // By now it has said who the members are.
+        self.links.serve();
         while state.is_ok() {
             state = self.turn().await;
         }
@@ -618,6 +658,7 @@ impl World {
 
     /// Waits for something to happen and deals with it.
     async fn turn(&mut self) -> Result<(), Halted> {
+        self.heartbeat.beat();
         let due = self.kernel.poll_timeout();
         let wait = due.map(|due| self.until(due));
         // Not left to the select: a stream of inputs that never ends would put the time off.
@@ -632,6 +673,10 @@ impl World {
                 for _ in 0..BURST {
                     let Ok(input) = self.inputs.try_recv() else { break };
                     self.tell(input).await?;
+                }
+                // Inputs that never end must not keep joins and streams waiting for ever.
+                if let Ok(arrival) = self.arrivals.try_recv() {
+                    self.welcome(arrival).await?;
                 }
             }
             Some(arrival) = self.arrivals.recv() => self.welcome(arrival).await?,
@@ -685,8 +730,9 @@ impl World {
             }
             Arrival::Stream(stream) => {
                 let streams = self.streams.clone();
+                let reader = FrameReader::new(stream);
                 self.tasks
-                    .spawn(async move { streams.serve(stream, Caller::Member).await });
+                    .spawn(async move { streams.serve(reader, Caller::Member).await });
                 Ok(())
             }
         }
@@ -715,7 +761,10 @@ impl World {
                     self.echoes.push_back(Input::Undelivered { to, bytes });
                 }
             }
-            Output::Persist { batch, writes } => self.disk.persist(batch, writes).await,
+            Output::Persist { batch, writes } => {
+                let (answers, taken) = (&mut self.answers, &mut self.echoes);
+                self.disk.persist(batch, writes, answers, taken).await;
+            }
             Output::Reply { call, result } => self.calls.answer(call, *result),
             Output::AnswerJoin { token, answer } => {
                 let waiting = self.joins.remove(&token.0);
@@ -739,5 +788,80 @@ impl World {
             Output::Halt => return Err(Halted),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn host(state_dir: &Path) -> Host {
+        let options = Options {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            ..Options::new(state_dir.to_path_buf())
+        };
+        Box::pin(Host::start(options)).await.unwrap()
+    }
+
+    /// Joins and streams were looked at only when no input waited: a busy node let nobody in.
+    #[tokio::test]
+    async fn inputs_that_never_end_keep_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut host = host(directory.path()).await;
+        let (inputs, inputs_end) = mpsc::channel(INPUTS_MAX);
+        let (arrivals, arrivals_end) = mpsc::channel(1);
+        (host.world.inputs, host.world.arrivals) = (inputs_end, arrivals_end);
+        for _ in 0..INPUTS_MAX {
+            inputs.try_send(Input::Wall(clock::wall())).unwrap();
+        }
+        let (answer, _waiting) = oneshot::channel();
+        let ticket = wire::peer::Ticket {
+            body: wire::peer::TicketBody {
+                cloud: CloudId([5; 32]),
+                id: wire::id::TicketId([6; 16]),
+                issuer: NodeId([7; 32]),
+                uses: 1,
+                not_after: wire::id::UnixMillis(1),
+                labels: BTreeMap::new(),
+                doors: Vec::new(),
+            },
+            signature: Signature([0; 64]),
+        };
+        let name = "new".to_owned();
+        let join = Arrival::Join {
+            node: NodeId([8; 32]),
+            request: Box::new(wire::peer::JoinRequest { ticket, name }),
+            answer,
+        };
+        arrivals.try_send(join).unwrap();
+        while host.world.joins_seen == 0 {
+            assert!(host.world.turn().await.is_ok());
+        }
+        assert!(inputs.capacity() < INPUTS_MAX - BURST, "inputs still wait");
+    }
+
+    #[test]
+    fn a_port_is_filled_in_where_any_would_do() {
+        let wanted: Vec<SocketAddr> = ["127.0.0.1:0", "[::1]:5"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        let filled: Vec<_> = at_port(&wanted, 9)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(filled, ["127.0.0.1:9", "[::1]:5"]);
+    }
+
+    /// A node that was founded on one address came back on all of them.
+    #[tokio::test]
+    async fn a_node_comes_back_where_it_was_told_to_listen() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = host(directory.path()).await;
+        let addresses = first.ready().addresses.clone();
+        first.run_until(std::future::ready(())).await;
+        let options = Options::new(directory.path().to_path_buf());
+        let again = Box::pin(Host::start(options)).await.unwrap();
+        assert_eq!(again.ready().addresses, addresses);
+        assert!(addresses[0].starts_with("127.0.0.1:"), "{addresses:?}");
     }
 }

@@ -11,16 +11,23 @@
 //!   persist(batch 9)            ◄─     Persisted { batch: 9 }      all before it are durable too
 //! ```
 //!
-//! When the transaction fails, each of its batches is reported as failed, and so is every later
-//! one until the kernel sends the first of them again: nothing becomes durable out of order.
+//! When the transaction fails, that is reported once, and so it is for every later group until the
+//! kernel sends the first failed batch again: nothing becomes durable out of order.
+//!
+//! Damage that the library does not expect makes it panic, which ends the process, at every start
+//! anew. So a marker beside the file counts the starts that died while opening it, and a file that
+//! was never opened in three of them is set aside too.
 //!
 //! The transaction is committed in one phase: a commit slot with a checksum and one `fdatasync`;
 //! recovery after a crash reads the whole file to verify it. Two phases and quick repair would
 //! make recovery instant for a second `fdatasync` per commit; a node's file is a few megabytes and
 //! is verified at every start anyway, so that cost buys nothing here (redb `design.md`, "Commit").
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -34,13 +41,15 @@ use crate::metrics::Metrics;
 
 /// Batches that may wait for the disk.
 const QUEUE_MAX: usize = 1024;
-/// Answers that may wait for the loop: all that a full queue and one group can give, so that the
-/// thread never waits for a loop that waits for the thread.
-pub(crate) const ANSWERS_MAX: usize = 2 * QUEUE_MAX + GROUP_MAX;
+/// Answers that may wait for the loop. It takes them also while it waits for room in the queue, so
+/// the two never wait for each other.
+pub(crate) const ANSWERS_MAX: usize = 64;
 /// Batches in one transaction.
 const GROUP_MAX: usize = 256;
 /// Pages kept in memory: the kernel holds everything that it needs, the disk is read at birth.
 const CACHE_BYTES: usize = 1024 * 1024;
+/// Starts that may die while they open the file. One or two can be power cuts.
+const DEATHS_MAX: u32 = 3;
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -94,35 +103,86 @@ pub(crate) struct Opened {
 
 /// Opens the disk, or makes an empty one; reads all rows. A file that is damaged is moved aside.
 pub(crate) fn open(path: &Path) -> Result<Opened, DiskError> {
-    match try_open(path) {
+    let marker = Marker::of(path);
+    let deaths = marker.deaths();
+    let opened = if deaths < DEATHS_MAX {
+        marker.set(deaths + 1);
+        try_open(path)
+    } else {
+        let reason = format!("{deaths} starts in a row died while they opened it");
+        Err(Trouble::Damaged(reason))
+    };
+    let opened = match opened {
         Ok((store, rows)) => Ok(Opened {
             store,
             rows,
             damage: None,
         }),
-        Err(Trouble::Damaged(reason)) => {
-            let moved_to = path.with_extension(format!("damaged-{}", clock::wall().0));
-            let fail = |reason: String| DiskError {
-                path: path.to_path_buf(),
-                reason,
-            };
-            std::fs::rename(path, &moved_to).map_err(|error| {
-                fail(format!(
-                    "it is damaged ({reason}) and cannot be moved: {error}"
-                ))
-            })?;
-            let (store, rows) = try_open(path).map_err(|trouble| fail(trouble.reason()))?;
-            let damage = Some(Damage { moved_to, reason });
-            Ok(Opened {
-                store,
-                rows,
-                damage,
-            })
+        Err(Trouble::Damaged(reason)) => set_aside(path, reason),
+        Err(Trouble::Refused(reason)) => Err(refusal(path, reason)),
+    };
+    marker.remove();
+    opened
+}
+
+fn refusal(path: &Path, reason: String) -> DiskError {
+    DiskError {
+        path: path.to_path_buf(),
+        reason,
+    }
+}
+
+/// Moves a damaged file away and begins with an empty one.
+fn set_aside(path: &Path, reason: String) -> Result<Opened, DiskError> {
+    let moved_to = path.with_extension(format!("damaged-{}", clock::wall().0));
+    std::fs::rename(path, &moved_to).map_err(|error| {
+        let text = format!("it is damaged ({reason}) and cannot be moved: {error}");
+        refusal(path, text)
+    })?;
+    let (store, rows) = try_open(path).map_err(|trouble| refusal(path, trouble.reason()))?;
+    let damage = Some(Damage { moved_to, reason });
+    Ok(Opened {
+        store,
+        rows,
+        damage,
+    })
+}
+
+/// How many starts died while they opened the disk: a file beside it that each writes before and
+/// removes after.
+struct Marker(PathBuf);
+
+impl Marker {
+    fn of(disk: &Path) -> Self {
+        Self(disk.with_extension("opening"))
+    }
+
+    fn deaths(&self) -> u32 {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    fn set(&self, deaths: u32) {
+        let write = || {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&self.0)?;
+            file.write_all(deaths.to_string().as_bytes())
+        };
+        // A start that goes well needs no marker, and a disk that is full can still be read. It
+        // is not synced: it counts deaths of processes, not of machines.
+        if let Err(error) = write() {
+            tracing::warn!(%error, "that the disk is being opened cannot be written down");
         }
-        Err(trouble @ Trouble::Refused(_)) => Err(DiskError {
-            path: path.to_path_buf(),
-            reason: trouble.reason(),
-        }),
+    }
+
+    fn remove(&self) {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "that the disk was opened cannot be written down");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
@@ -161,23 +221,30 @@ impl Trouble {
 }
 
 fn try_open(path: &Path) -> Result<(Store, Vec<Row>), Trouble> {
-    // Damage that the library does not expect makes it panic. Nothing of ours is shared with it
-    // here, so nothing is left half done.
-    let attempt = std::panic::catch_unwind(|| -> Result<_, redb::Error> {
+    let attempt = || -> Result<_, redb::Error> {
+        close_to_others(path)?;
         let store = Store {
             path: path.to_path_buf(),
             database: Some(open_database(path)?),
         };
         // A file whose name is not durable is not durable.
         let directory = path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(directory).and_then(|directory| directory.sync_all())?;
+        File::open(directory).and_then(|directory| directory.sync_all())?;
         let rows = store.load()?;
         Ok((store, rows))
-    });
-    match attempt {
-        Ok(result) => result.map_err(|error| Trouble::of(&error)),
-        Err(_panic) => Err(Trouble::Damaged("its structure makes no sense".to_owned())),
+    };
+    attempt().map_err(|error| Trouble::of(&error))
+}
+
+/// The environments of apps are in the file: only the node's user may read it, wherever it lies.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     }
+    Ok(())
 }
 
 fn open_database(path: &Path) -> Result<Database, DatabaseError> {
@@ -291,7 +358,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Starts the thread. `answers` must have room for [`ANSWERS_MAX`].
+    /// Starts the thread.
     pub(crate) fn start(
         store: Store,
         answers: mpsc::Sender<Input>,
@@ -303,6 +370,7 @@ impl Disk {
             answers,
             metrics,
             failed: None,
+            is_failing: false,
         };
         let thread = std::thread::Builder::new()
             .name("disk".to_owned())
@@ -310,14 +378,33 @@ impl Disk {
         Ok(Self { queue, thread })
     }
 
-    /// Queues a batch; waits while the queue is full.
-    pub(crate) async fn persist(&self, number: u64, writes: Vec<Write>) {
-        if self.queue.send(Batch { number, writes }).await.is_err() {
-            tracing::error!(number, "the disk thread has ended; the batch is lost");
+    /// Queues a batch. While the queue is full it takes the answers of the thread, which may be
+    /// waiting for somebody to do that, and puts them into `taken`.
+    pub(crate) async fn persist(
+        &self,
+        number: u64,
+        writes: Vec<Write>,
+        answers: &mut mpsc::Receiver<Input>,
+        taken: &mut VecDeque<Input>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                place = self.queue.reserve() => {
+                    return match place {
+                        Ok(place) => place.send(Batch { number, writes }),
+                        Err(_ended) => {
+                            tracing::error!(number, "the disk thread has ended; the batch is lost");
+                        }
+                    };
+                }
+                Some(answer) = answers.recv() => taken.push_back(answer),
+            }
         }
     }
 
-    /// Writes what is queued and closes the file.
+    /// Writes what is queued and closes the file. Nobody may be left who takes answers but is not
+    /// taking them: the receiver of answers must be closed.
     pub(crate) fn close(self) {
         drop(self.queue);
         if self.thread.join().is_err() {
@@ -332,6 +419,8 @@ struct Writer {
     metrics: Metrics,
     /// The first batch that failed and did not come again, and why.
     failed: Option<(u64, String)>,
+    /// Said in the log, once until it is over.
+    is_failing: bool,
 }
 
 impl Writer {
@@ -350,12 +439,9 @@ impl Writer {
     fn write(&mut self, mut group: Vec<Batch>) {
         if let Some((first, reason)) = self.failed.take() {
             let again = group.iter().position(|batch| batch.number <= first);
-            let too_late = group.split_off(0);
-            let mut rest = too_late.into_iter();
-            for batch in rest.by_ref().take(again.unwrap_or(usize::MAX)) {
-                self.fail(&batch, &reason);
-            }
-            group = rest.collect();
+            let rest = group.split_off(again.unwrap_or(group.len()));
+            self.fail(&group, &reason);
+            group = rest;
             if again.is_none() {
                 self.failed = Some((first, reason));
             }
@@ -369,28 +455,30 @@ impl Writer {
             .commit(group.iter().flat_map(|batch| &batch.writes))
         {
             Ok(()) => {
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!("the disk takes writes again");
+                }
                 self.metrics.committed(clock::now().since(began));
                 self.answer(Input::Persisted { batch: last });
             }
             Err(reason) => {
-                for batch in &group {
-                    self.fail(batch, &reason);
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::error!(batch = last, reason, "the disk takes no writes");
                 }
+                self.fail(&group, &reason);
                 self.failed = group.first().map(|batch| (batch.number, reason));
             }
         }
     }
 
-    fn fail(&self, batch: &Batch, reason: &str) {
-        tracing::error!(
-            batch = batch.number,
-            reason,
-            "a batch could not be made durable"
-        );
-        self.answer(Input::PersistFailed {
-            batch: batch.number,
-            reason: reason.to_owned(),
-        });
+    /// Says of all these batches that they failed, by the first of them.
+    fn fail(&self, group: &[Batch], reason: &str) {
+        if let Some(first) = group.first() {
+            self.answer(Input::PersistFailed {
+                batch: first.number,
+                reason: reason.to_owned(),
+            });
+        }
     }
 
     fn answer(&self, input: Input) {
@@ -431,9 +519,10 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            disk.persist(1, vec![write("a", Some("1")), write("b", Some("2"))])
-                .await;
-            disk.persist(2, vec![write("a", None)]).await;
+            let (told, taken) = (&mut told, &mut VecDeque::new());
+            let both = vec![write("a", Some("1")), write("b", Some("2"))];
+            disk.persist(1, both, told, taken).await;
+            disk.persist(2, vec![write("a", None)], told, taken).await;
         });
         while next(&mut told) != (Input::Persisted { batch: 2 }) {}
         disk.close();
@@ -451,7 +540,7 @@ mod tests {
         drop(opened);
         let length = std::fs::metadata(&path).unwrap().len();
         for cut in [100, length / 2] {
-            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
             file.set_len(cut).unwrap();
             let mut opened = open(&path).unwrap();
             let damage = opened.damage.unwrap();
@@ -459,6 +548,13 @@ mod tests {
             assert_eq!(std::fs::metadata(&damage.moved_to).unwrap().len(), cut);
             opened.store.commit([&write("a", Some("1"))]).unwrap();
         }
+    }
+
+    /// A panic of the library is the death of a process outside tests.
+    fn open_after_deaths(path: &Path) -> Opened {
+        let mut starts = 0..=DEATHS_MAX;
+        let opened = starts.find_map(|_| std::panic::catch_unwind(|| open(path)).ok());
+        opened.expect("a start survives").unwrap()
     }
 
     /// What lies between pages means nothing and may change; all else is noticed.
@@ -490,7 +586,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
             std::fs::write(&path, bytes).unwrap();
-            let opened = open(&path).unwrap();
+            let opened = open_after_deaths(&path);
             noticed += usize::from(opened.damage.is_some());
             assert!(
                 opened.damage.is_some() || opened.rows == rows,
@@ -514,6 +610,7 @@ mod tests {
             answers,
             metrics: Metrics::default(),
             failed: Some((3, "the disk is full".to_owned())),
+            is_failing: true,
         };
         let batch = |number| Batch {
             number,
@@ -524,15 +621,77 @@ mod tests {
             next(&mut told),
             Input::PersistFailed { batch: 4, .. }
         ));
-        assert!(matches!(
-            next(&mut told),
-            Input::PersistFailed { batch: 5, .. }
-        ));
         writer.write(vec![batch(6), batch(3), batch(4)]);
         assert!(matches!(
             next(&mut told),
             Input::PersistFailed { batch: 6, .. }
         ));
         assert_eq!(next(&mut told), Input::Persisted { batch: 4 });
+    }
+
+    /// Each batch that a full disk refused was an answer. The loop that offered more of them than
+    /// there was room for answers waited for the thread, and the thread for the loop, for ever.
+    #[test]
+    fn a_disk_that_stays_full_stops_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (answers, mut told) = mpsc::channel(4);
+        let store = Store {
+            path: directory.path().join("no such directory/disk.redb"),
+            database: None,
+        };
+        let disk = Disk::start(store, answers, Metrics::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let mut taken = VecDeque::new();
+        runtime.block_on(async {
+            let offering = async {
+                for number in 1..10_000 {
+                    let writes = vec![write("a", Some("1"))];
+                    disk.persist(number, writes, &mut told, &mut taken).await;
+                }
+            };
+            let offered = tokio::time::timeout(std::time::Duration::from_secs(20), offering);
+            offered.await.expect("the loop goes on");
+        });
+        assert!(taken.len() > 4, "there was not room for all answers");
+        told.close();
+        disk.close();
+    }
+
+    #[test]
+    fn nobody_else_can_read_the_file_wherever_it_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        drop(open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+    }
+
+    #[test]
+    fn a_file_that_kills_three_starts_is_set_aside_by_the_fourth() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let mut opened = open(&path).unwrap();
+        opened.store.commit([&write("a", Some("1"))]).unwrap();
+        drop(opened);
+        let marker = Marker::of(&path);
+        assert_eq!(marker.deaths(), 0, "a start that went well leaves none");
+        // As power cuts do.
+        for deaths in 1..DEATHS_MAX {
+            marker.set(deaths);
+            let opened = open(&path).unwrap();
+            assert!(opened.damage.is_none());
+            assert_eq!(keys(&opened.rows), ["a"]);
+        }
+        marker.set(DEATHS_MAX);
+        let opened = open(&path).unwrap();
+        let text = opened.damage.unwrap().to_string();
+        assert!(text.contains("3 starts in a row died"), "{text}");
+        assert_eq!((opened.rows, marker.deaths()), (vec![], 0));
     }
 }

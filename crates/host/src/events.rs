@@ -102,13 +102,27 @@ impl Events {
         self.kept().alarms.clone()
     }
 
-    /// The events from number `from` on that are still kept, and the number to go on with.
-    pub(crate) fn since(&self, from: u64) -> (Vec<Event>, u64) {
+    /// How many events from number `from` on are not kept any more, those that are, and the number
+    /// to go on with.
+    pub(crate) fn since(&self, from: u64) -> (u64, Vec<Event>, u64) {
         let kept = self.kept();
+        let lost = kept.first.saturating_sub(from);
         let skip = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
         let events: Vec<Event> = kept.events.iter().skip(skip).cloned().collect();
         let next = kept.first + u64::try_from(kept.events.len()).unwrap_or(u64::MAX);
-        (events, next)
+        (lost, events, next)
+    }
+
+    /// What a reader is told who was too slow for so many events. It is kept nowhere.
+    pub(crate) fn lost(&self, count: u64) -> Event {
+        let newest = self.kept().events.back().map(|event| event.node.clone());
+        Event {
+            at: clock::wall(),
+            node: newest.unwrap_or_default(),
+            kind: "events.lost".to_owned(),
+            subject: count.to_string(),
+            message: format!("{count} events were dropped before you had read them"),
+        }
     }
 
     /// Tells when there is an event with a number that is not smaller than `next`.
@@ -145,12 +159,12 @@ mod tests {
         for number in 0..EVENTS_MAX + 10 {
             events.push(event(&number.to_string()));
         }
-        let (all, next) = events.since(0);
-        assert_eq!(all.len(), EVENTS_MAX);
+        let (lost, all, next) = events.since(0);
+        assert_eq!((lost, all.len()), (10, EVENTS_MAX));
         assert_eq!(all[0].subject, "10");
-        assert_eq!(events.since(next).0, []);
+        assert_eq!(events.since(next), (0, vec![], next));
         events.push(event("new"));
-        assert_eq!(events.since(next).0[0].subject, "new");
+        assert_eq!(events.since(next).1[0].subject, "new");
     }
 
     #[test]

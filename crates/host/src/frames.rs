@@ -38,10 +38,12 @@ pub(crate) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(source: R) -> Self {
-        Self {
-            source,
-            bytes: Vec::new(),
-        }
+        Self::with_early(source, Vec::new())
+    }
+
+    /// Of a source of which some bytes were read already.
+    pub(crate) fn with_early(source: R, bytes: Vec<u8>) -> Self {
+        Self { source, bytes }
     }
 
     /// The next frame; `None` at the end. May be dropped while it waits without losing anything.

@@ -10,21 +10,25 @@
 //! | `cloud.key` | 32 bytes, the secret key of the cloud; only on the node that founded it |
 //! | `admission` | postcard [`wire::peer::JoinAnswer`]: how this node came into its cloud |
 //! | `port` | the port that links had last, so that a restarted node is found where it was |
+//! | `listen` | where the node was last told to listen, one address a line |
 //! | `disk.redb` | what the kernel stores; see [`crate::disk`] |
+//! | `disk.opening` | how many starts died while they opened it |
 //! | `objects/` | one directory per object; see [`wire::driver`] |
 //! | `welkin.sock` | system calls, except for the default directory; see [`socket_path`] |
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Uid, geteuid};
 use wire::id::{CloudId, NodeId};
-use wire::peer::{JOIN_BYTES_MAX, JoinAnswer, StatementBody};
+use wire::peer::{JOIN_BYTES_MAX, JoinAnswer, Statement, StatementBody};
 
 /// Where root keeps a node's state.
 pub const ROOT_STATE_DIR: &str = "/var/lib/welkin";
@@ -36,20 +40,28 @@ pub const ROOT_PORT: u16 = 7117;
 const KEY_BYTES: usize = 32;
 
 /// Where a node's state is when nobody says: `/var/lib/welkin` for root, else
-/// `$XDG_STATE_HOME/welkin`, which is `~/.local/state/welkin` by default.
+/// `$XDG_STATE_HOME/welkin`, which is `~/.local/state/welkin` by default. A user without a home has
+/// `/var/tmp/welkin-UID`: what somebody else has put there first is refused by [`Home::open`].
 #[must_use]
 pub fn default_state_dir() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from(ROOT_STATE_DIR);
-    }
+    let user = geteuid();
     let absolute = |name: &str| {
         let value = std::env::var_os(name).map(PathBuf::from);
         value.filter(|path| path.is_absolute())
     };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-        .unwrap_or_else(|| PathBuf::from("/var/tmp"))
-        .join("welkin")
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    state_dir_of(user, state)
+}
+
+fn state_dir_of(user: Uid, state: Option<PathBuf>) -> PathBuf {
+    if user.is_root() {
+        return PathBuf::from(ROOT_STATE_DIR);
+    }
+    match state {
+        Some(state) => state.join("welkin"),
+        None => PathBuf::from(format!("/var/tmp/welkin-{user}")),
+    }
 }
 
 /// Where the node with this state directory answers system calls: `welkin.sock` in it, but
@@ -87,6 +99,19 @@ pub enum HomeError {
         path: PathBuf,
         /// What the system said.
         error: io::Error,
+    },
+    /// The directory belongs to another user, who could replace all that is in it.
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// The number of that user.
+        owner: u32,
+    },
+    /// Others may enter the directory, and it holds things that are not a node's: it is not closed
+    /// to them.
+    Shared {
+        /// The directory.
+        directory: PathBuf,
     },
     /// A file is there and is not what it should be.
     Damaged {
@@ -145,6 +170,18 @@ impl fmt::Display for HomeError {
                 let path = path.display();
                 write!(f, "cannot {action} {path}: {error}{}", remedy(error))
             }
+            Self::Foreign { directory, owner } => write!(
+                f,
+                "{} belongs to user {owner}, who could take the node over; run it as that user, \
+                 or name another directory with --state-dir",
+                directory.display()
+            ),
+            Self::Shared { directory } => write!(
+                f,
+                "others may enter {}, and it holds more than a node's files; name a directory of \
+                 its own with --state-dir",
+                directory.display()
+            ),
             Self::Damaged { path, reason } => {
                 let path = path.display();
                 write!(
@@ -167,7 +204,11 @@ impl std::error::Error for HomeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { error, .. } => Some(error),
-            Self::Locked { .. } | Self::Damaged { .. } | Self::Absent { .. } => None,
+            Self::Locked { .. }
+            | Self::Foreign { .. }
+            | Self::Shared { .. }
+            | Self::Damaged { .. }
+            | Self::Absent { .. } => None,
         }
     }
 }
@@ -201,6 +242,7 @@ impl Home {
         let directory = state_dir
             .canonicalize()
             .map_err(HomeError::io("read", state_dir))?;
+        refuse_foreigners(state_dir, &directory, geteuid().as_raw())?;
         let lock = lock(&directory)?;
         make_directory(&directory.join("objects"), 0o700)?;
         let path = directory.join("node.key");
@@ -285,15 +327,8 @@ impl Home {
         let JoinAnswer::Admitted { statements, .. } = &answer else {
             return Err(damaged("it is a refusal"));
         };
-        let mine = statements
-            .iter()
-            .find_map(|statement| match &statement.body {
-                StatementBody::Admission { cloud, node, .. } if *node == self.node() => {
-                    Some(*cloud)
-                }
-                StatementBody::Admission { .. } | StatementBody::Removal { .. } => None,
-            });
-        let cloud = mine.ok_or_else(|| damaged("it does not admit this node"))?;
+        let cloud = cloud_of(statements, self.node())
+            .ok_or_else(|| damaged("it does not admit this node to exactly one cloud"))?;
         Ok(Admission { cloud, answer })
     }
 
@@ -309,6 +344,66 @@ impl Home {
         }
         write_whole(&self.directory.join("port"), port.to_string().as_bytes())
     }
+
+    /// Where the node was last told to listen; empty when it never was.
+    pub(crate) fn last_listen(&self) -> Vec<SocketAddr> {
+        let text = std::fs::read_to_string(self.directory.join("listen")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    pub(crate) fn keep_listen(&self, listen: &[SocketAddr]) -> Result<(), HomeError> {
+        if self.last_listen() == listen {
+            return Ok(());
+        }
+        let lines: String = listen
+            .iter()
+            .map(|address| format!("{address}\n"))
+            .collect();
+        write_whole(&self.directory.join("listen"), lines.as_bytes())
+    }
+}
+
+/// The cloud that these statements admit the node to, when there is exactly one. That a kernel
+/// counts only statements of its own cloud is no help before the cloud is known.
+pub(crate) fn cloud_of(statements: &[Statement], node: NodeId) -> Option<CloudId> {
+    let mut clouds = statements.iter().filter_map(|it| match &it.body {
+        StatementBody::Admission {
+            cloud, node: whom, ..
+        } if *whom == node => Some(*cloud),
+        StatementBody::Admission { .. } | StatementBody::Removal { .. } => None,
+    });
+    let first = clouds.next()?;
+    clouds.all(|cloud| cloud == first).then_some(first)
+}
+
+/// Refuses a directory, or a link to one, that somebody but `user` could replace, and closes it to
+/// everybody else.
+fn refuse_foreigners(named: &Path, directory: &Path, user: u32) -> Result<(), HomeError> {
+    let link = std::fs::symlink_metadata(named).map_err(HomeError::io("read", named))?;
+    let data = std::fs::metadata(directory).map_err(HomeError::io("read", directory))?;
+    let is_foreign = |owner: u32| owner != user && owner != 0;
+    let owner = if data.uid() == user && is_foreign(link.uid()) {
+        link.uid()
+    } else {
+        data.uid()
+    };
+    if owner != user {
+        let directory = named.to_path_buf();
+        return Err(HomeError::Foreign { directory, owner });
+    }
+    if data.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // Somebody's `--state-dir /tmp` must not close that to everybody.
+    let mut entries = std::fs::read_dir(directory).map_err(HomeError::io("read", directory))?;
+    let is_node = ["lock", "node.key", "daemon.log"].map(|name| directory.join(name).exists());
+    if entries.next().is_some() && !is_node.contains(&true) {
+        let directory = named.to_path_buf();
+        return Err(HomeError::Shared { directory });
+    }
+    tracing::warn!(path = %directory.display(), "others could enter the state directory; closing it");
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+        .map_err(HomeError::io("write", directory))
 }
 
 /// Makes a directory and those above it; one that is there is left as it is.
@@ -442,6 +537,58 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&state), 0o700);
         assert_eq!(mode(&state.join("node.key")), 0o600);
+    }
+
+    fn open_to_all(directory: &Path) {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What a service manager makes is open to all by default, and so was the disk in it.
+    #[test]
+    fn a_directory_that_others_may_enter_is_closed_to_them() {
+        let directory = tempfile::tempdir().unwrap();
+        open_to_all(directory.path());
+        drop(Home::open(directory.path()).unwrap());
+        let mode = || std::fs::metadata(directory.path()).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        open_to_all(directory.path());
+        drop(Home::open(directory.path()).unwrap());
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_neither_closed_nor_used() {
+        let directory = tempfile::tempdir().unwrap();
+        open_to_all(directory.path());
+        std::fs::write(directory.path().join("letter"), b"dear").unwrap();
+        let text = Home::open(directory.path()).unwrap_err().to_string();
+        assert!(text.contains("--state-dir"), "{text}");
+        assert_eq!(
+            std::fs::metadata(directory.path()).unwrap().mode() & 0o777,
+            0o755
+        );
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, me) = (directory.path(), geteuid().as_raw());
+        assert!(refuse_foreigners(path, path, me).is_ok());
+        let text = refuse_foreigners(path, path, me + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(&format!("user {me}")), "{text}");
+    }
+
+    #[test]
+    fn a_user_without_a_home_has_a_directory_of_their_own() {
+        let check = |user: u32, state: Option<&str>, expect: &str| {
+            let chosen = state_dir_of(Uid::from_raw(user), state.map(PathBuf::from));
+            assert_eq!(chosen, Path::new(expect));
+        };
+        check(0, Some("/x"), ROOT_STATE_DIR);
+        check(7, Some("/x"), "/x/welkin");
+        check(7, None, "/var/tmp/welkin-7");
     }
 
     #[test]

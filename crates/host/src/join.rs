@@ -15,7 +15,7 @@ use wire::id::{CloudId, NodeId};
 use wire::peer::{JoinAnswer, JoinRequest, Signature, Statement, StatementBody, Ticket};
 
 use crate::clock;
-use crate::home::{Home, HomeError};
+use crate::home::{Home, HomeError, cloud_of};
 use crate::links::BindError;
 use crate::links::join::Asker;
 
@@ -267,15 +267,7 @@ fn accept(
         return Err(nonsense);
     };
     let node = home.node();
-    let admits = |statement: &Statement| match &statement.body {
-        StatementBody::Admission {
-            cloud: to,
-            node: whom,
-            ..
-        } => *to == cloud && *whom == node,
-        StatementBody::Removal { .. } => false,
-    };
-    if !statements.iter().any(admits) {
+    if cloud_of(statements, node) != Some(cloud) {
         return Err(nonsense);
     }
     let joined = Joined {
@@ -313,6 +305,38 @@ mod tests {
             found(&home, None),
             Err(JoinError::AlreadyMember(_))
         ));
+    }
+
+    /// A door that added an admission of its own made the node wake up in another cloud than the
+    /// one whose ticket it held.
+    #[test]
+    fn an_answer_that_admits_to_two_clouds_is_nonsense() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        let admission = |cloud: u8| Statement {
+            body: StatementBody::Admission {
+                cloud: CloudId([cloud; 32]),
+                node: home.node(),
+                ticket: None,
+                at: wire::id::UnixMillis(1),
+            },
+            signer: [cloud; 32],
+            signature: Signature([0; 64]),
+        };
+        let answer = |clouds: &[u8]| JoinAnswer::Admitted {
+            name: "a".to_owned(),
+            labels: BTreeMap::new(),
+            statements: clouds.iter().map(|cloud| admission(*cloud)).collect(),
+            facts: Vec::new(),
+        };
+        let check = |clouds: &[u8]| {
+            let door = NodeId([7; 32]);
+            accept(&home, CloudId([5; 32]), door, answer(clouds)).is_ok()
+        };
+        assert!(check(&[5]) && check(&[5, 5]));
+        assert!(!check(&[6, 5]) && !check(&[5, 6]) && !check(&[]));
+        home.keep_admission(&answer(&[6, 5])).unwrap();
+        assert!(home.admission().is_err());
     }
 
     #[tokio::test]

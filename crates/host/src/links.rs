@@ -89,6 +89,13 @@ const DATAGRAMS_MAX: usize = 32;
 /// Streams to one peer that wait for a dial.
 const STREAMS_MAX: usize = 64;
 
+/// What a connection may hold here until its peer is known to be a member.
+const STRANGER_BYTES_MAX: usize = 64 * 1024;
+/// Streams that it may have open until then: more than the one of a join or a welcome.
+const STRANGER_STREAMS_MAX: u32 = 2;
+/// What the link of a member may hold here.
+const MEMBER_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
 /// Why a link was closed, for the other side's log.
 #[derive(Debug, Clone, Copy)]
 enum Close {
@@ -173,6 +180,19 @@ pub(crate) struct LinkStream {
     _user: User,
 }
 
+impl LinkStream {
+    /// Ends when the other side takes no more: it dropped the stream, or the link broke.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.send.stopped();
+        async move {
+            // That all was taken after the end of this side is no departure.
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
 impl AsyncRead for LinkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -218,6 +238,8 @@ struct Link {
     used: Arc<AtomicU64>,
     /// Streams that are open on it.
     users: Arc<AtomicUsize>,
+    /// Long messages of its peer that are being received.
+    large: Arc<Semaphore>,
 }
 
 impl Link {
@@ -230,7 +252,16 @@ impl Link {
             opened,
             used: Arc::new(AtomicU64::new(opened.as_micros())),
             users: Arc::default(),
+            large: Arc::new(Semaphore::new(accept::LARGE_MESSAGES_OF_PEER_MAX)),
         }
+    }
+
+    /// Gives the connection of a stranger the room of a member's.
+    fn widen(&self) {
+        let connection = &self.connection;
+        connection.set_receive_window(VarInt::from_u32(MEMBER_BYTES_MAX));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(accept::MESSAGES_AT_ONCE_MAX));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(accept::STREAMS_AT_ONCE_MAX));
     }
 
     fn is_open(&self) -> bool {
@@ -364,11 +395,17 @@ struct Shared {
     stop: CancellationToken,
     metrics: Metrics,
     /// Long messages that are being received.
-    large: Semaphore,
+    large: Arc<Semaphore>,
+    /// Connections of which it is not known yet who they are.
+    handshakes: Arc<Semaphore>,
+    /// Machines that have not yet said what they want.
+    askers: Semaphore,
+    /// Machines that wait to be admitted.
+    joins: Semaphore,
 }
 
 impl Links {
-    /// Listens. What arrives goes to `inputs` and `arrivals`.
+    /// Opens the sockets; nobody is let in before [`Links::serve`]. What arrives goes to `inputs` and `arrivals`.
     pub(crate) async fn bind(
         key: &ed25519_dalek::SigningKey,
         listen: &[SocketAddr],
@@ -387,12 +424,20 @@ impl Links {
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
             metrics,
-            large: Semaphore::new(accept::LARGE_MESSAGES_MAX),
+            large: Arc::new(Semaphore::new(accept::LARGE_MESSAGES_MAX)),
+            handshakes: Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)),
+            askers: Semaphore::new(accept::ASKERS_MAX),
+            joins: Semaphore::new(accept::JOINS_MAX),
         });
         let links = Self { shared };
-        links.background(links.clone().accept());
         links.background(links.clone().sweep());
         Ok(links)
+    }
+
+    /// Begins to let others in. To be called once the members are known: a member that comes
+    /// before would be refused as a stranger. Whoever dials meanwhile waits.
+    pub(crate) fn serve(&self) {
+        self.background(self.clone().accept());
     }
 
     /// The addresses that sockets are bound to.
@@ -573,7 +618,7 @@ impl Links {
     }
 
     /// Takes a new link into use, when its peer is a member.
-    fn register(&self, link: Link) {
+    fn register(&self, mut link: Link) {
         let mut peers = self.peers();
         let Some(peer) = peers.get_mut(&link.peer) else {
             drop(peers);
@@ -581,6 +626,11 @@ impl Links {
             Close::NotAMember.apply(&link.connection);
             return;
         };
+        link.widen();
+        // Of all the links of a peer together.
+        if let Some(other) = peer.links.first() {
+            link.large = Arc::clone(&other.large);
+        }
         if !link.dialled_here {
             for old in &peer.links {
                 if link.opened.since(old.opened) > AT_ONCE {
@@ -801,7 +851,7 @@ async fn bind(
         .portmapper_config(PortmapperConfig::Disabled)
         .secret_key(SecretKey::from_bytes(&key.to_bytes()))
         .alpns(alpns)
-        .transport_config(transport().map_err(&fail)?)
+        .transport_config(transport(serve).map_err(&fail)?)
         .clear_ip_transports();
     let mut families = [false; 2];
     for address in listen {
@@ -824,20 +874,26 @@ async fn bind(
     bound.map_err(|error| fail(format!("{error:#}")))
 }
 
-/// Windows are upper bounds of memory, reached only while bytes flow.
-fn transport() -> Result<QuicTransportConfig, String> {
+/// Windows are upper bounds of memory, reached only while bytes flow. Where strangers come they
+/// begin small; a joiner has dialled whom its ticket names.
+fn transport(serve: bool) -> Result<QuicTransportConfig, String> {
+    let bytes_max = if serve {
+        u32::try_from(STRANGER_BYTES_MAX).unwrap_or(MEMBER_BYTES_MAX)
+    } else {
+        MEMBER_BYTES_MAX
+    };
     let silent = SILENT
         .try_into()
         .map_err(|_too_long| "the idle timeout is too long".to_owned())?;
     Ok(QuicTransportConfig::builder()
         .max_idle_timeout(Some(silent))
         .default_path_max_idle_timeout(SILENT)
-        .max_concurrent_uni_streams(VarInt::from_u32(accept::MESSAGES_AT_ONCE_MAX))
-        .max_concurrent_bidi_streams(VarInt::from_u32(accept::STREAMS_AT_ONCE_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(STRANGER_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(2 * 1024 * 1024))
-        .receive_window(VarInt::from_u32(8 * 1024 * 1024))
+        .receive_window(VarInt::from_u32(bytes_max))
         .send_window(4 * 1024 * 1024)
-        .datagram_receive_buffer_size(Some(256 * 1024))
+        .datagram_receive_buffer_size(Some(64 * 1024))
         .datagram_send_buffer_size(64 * 1024)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
         .build())

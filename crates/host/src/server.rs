@@ -9,15 +9,17 @@
 //! | `POST /v1/PATH` | the system call of that path; see [`wire::call`] |
 //! | `POST /v1/stream` with `Upgrade: welkin-stream/1` | 101, then frames; see [`wire::stream`] |
 //! | `GET /v1/openapi.json` | the `OpenAPI` document of all calls |
-//! | `GET /v1/health` | `{"status":"ok"}` while the node runs |
+//! | `GET /v1/health` | `{"status":"ok"}` while the node's loop turns, else 503 |
 //! | `GET /metrics` | `OpenMetrics` |
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +30,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kernel::instant::Instant;
+use kernel::limits::GRACE_MAX;
 use nix::unistd::{Group, User};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,21 +43,32 @@ use wire::call::{CALL_BYTES_MAX, Problem, ProblemCode, Request, Response};
 use crate::api;
 use crate::calls::Calls;
 use crate::clock;
+use crate::daemon::PULSE;
 use crate::doctor::{self, Patient};
 use crate::events::Events;
+use crate::frames::FrameReader;
 use crate::metrics::{self, Metrics};
 use crate::streams::{Caller, Streams};
 
 /// Connections at one time; further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 1024;
 /// Of those, connections of callers who may not call, or of whom that is not known yet.
-const OTHERS_MAX: usize = 16;
+const OTHERS_MAX: usize = 64;
+/// Of those, connections of one user.
+const OTHERS_OF_USER_MAX: usize = 4;
+/// How long a member of the group is known to be one.
+const PERMITTED: Duration = Duration::from_secs(60);
+/// Users who are known to be members of the group.
+const PERMITTED_MAX: usize = 256;
 /// How long the head of a request may take, and an idle connection live.
 const HEAD: Duration = Duration::from_secs(60);
 /// How long the body of a request may take.
 const BODY: Duration = Duration::from_secs(30);
-/// The kernel's own deadlines are shorter; only `app/wait` has none.
-const CALL: Duration = Duration::from_secs(3600);
+/// How long the answer of a call may take, beside what it itself allows. The kernel's own deadlines
+/// are shorter: this one is for a kernel that does not answer.
+const CALL: Duration = Duration::from_secs(60);
+/// The loop turns at least at every pulse; beyond this it is stuck.
+const STUCK: Duration = Duration::from_secs(20);
 /// How long a connection of a foreign caller may last.
 const FOREIGN: Duration = Duration::from_secs(5);
 /// What one connection may buffer.
@@ -127,6 +142,119 @@ fn forbidden() -> Problem {
         .remedy("as root: groupadd -f welkin && usermod -aG welkin USER, then log in again")
 }
 
+/// When the loop of the node last turned. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Heartbeat(Arc<AtomicU64>);
+
+impl Heartbeat {
+    /// That has just beaten.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(clock::now().as_micros())))
+    }
+
+    pub(crate) fn beat(&self) {
+        self.0.store(clock::now().as_micros(), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        clock::now().since(Instant::from_micros(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// Callers who do not own the node.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// Connections of users of whom it is not known that they may call.
+    waiting: Mutex<HashMap<u32, usize>>,
+    /// Users and groups that may, and since when that is known. Nobody else can take their places.
+    permitted: Mutex<HashMap<(u32, u32), Instant>>,
+}
+
+impl Others {
+    fn is_permitted(&self, uid: u32, gid: u32) -> bool {
+        let permitted = self.permitted.lock();
+        let permitted = permitted.unwrap_or_else(PoisonError::into_inner);
+        let since = permitted.get(&(uid, gid));
+        since.is_some_and(|since| clock::now().since(*since) < PERMITTED)
+    }
+
+    fn permit(&self, uid: u32, gid: u32) {
+        let permitted = self.permitted.lock();
+        let mut permitted = permitted.unwrap_or_else(PoisonError::into_inner);
+        if permitted.len() >= PERMITTED_MAX {
+            permitted.clear();
+        }
+        permitted.insert((uid, gid), clock::now());
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more connection of this user.
+    fn place(self: &Arc<Self>, uid: u32) -> Option<OtherPlace> {
+        let mut waiting = self.waiting();
+        let all: usize = waiting.values().sum();
+        let own = waiting.get(&uid).copied().unwrap_or(0);
+        if all >= OTHERS_MAX || own >= OTHERS_OF_USER_MAX {
+            return None;
+        }
+        waiting.insert(uid, own + 1);
+        let others = Arc::clone(self);
+        Some(OtherPlace { others, uid })
+    }
+}
+
+/// The place of one connection.
+struct OtherPlace {
+    others: Arc<Others>,
+    uid: u32,
+}
+
+impl Drop for OtherPlace {
+    fn drop(&mut self) {
+        let mut waiting = self.others.waiting();
+        let left = waiting.get(&self.uid).map_or(0, |own| own - 1);
+        if left == 0 {
+            waiting.remove(&self.uid);
+        } else {
+            waiting.insert(self.uid, left);
+        }
+    }
+}
+
+/// Tells a caller that there is no place, without waiting for anything: it gets no task.
+fn turn_away(connection: &UnixStream) {
+    let text = format!("your user has {OTHERS_OF_USER_MAX} connections whose right is unknown");
+    let problem = Problem::new(ProblemCode::Busy, text).remedy("try again in a moment");
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    if let Err(error) = connection.try_write(answer.as_bytes()) {
+        tracing::debug!(%error, "a caller that was turned away does not hear it");
+    }
+}
+
+/// How long the answer of a call may take; `None` for as long as it takes.
+fn deadline(request: &Request) -> Option<Duration> {
+    if matches!(request, Request::Wait(_)) {
+        return None;
+    }
+    // How long objects may take to end, only their app's supervisor knows.
+    let asked = |grace_ms: u32| Duration::from_millis(grace_ms.into());
+    let grace = if let Request::StopApp(stop) = request {
+        stop.grace_ms.map_or(GRACE_MAX, asked)
+    } else if matches!(request, Request::Remove(_)) {
+        GRACE_MAX
+    } else {
+        Duration::ZERO
+    };
+    Some(CALL + grace)
+}
+
 /// What requests are answered with. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -137,6 +265,8 @@ pub(crate) struct Server {
     pub(crate) policy: Policy,
     /// What does not change about this machine's health.
     pub(crate) patient: Arc<Patient>,
+    pub(crate) others: Arc<Others>,
+    pub(crate) heartbeat: Heartbeat,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -145,7 +275,6 @@ impl Server {
     /// Serves until stopped.
     pub(crate) async fn run(self, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let others = Arc::new(Semaphore::new(OTHERS_MAX));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
@@ -163,24 +292,30 @@ impl Server {
                     continue;
                 }
             };
-            let server = self.clone();
-            let who = connection.peer_cred();
-            if who
-                .as_ref()
-                .is_ok_and(|who| self.policy.is_owner(who.uid()))
-            {
-                self.tasks.spawn(async move {
-                    server.converse(connection, true).await;
-                    drop(place);
-                });
-            } else if let (Ok(who), Ok(other)) = (who, Arc::clone(&others).try_acquire_owned()) {
-                self.tasks.spawn(async move {
-                    server
-                        .converse_with_other(connection, who.uid(), who.gid(), other)
-                        .await;
-                    drop(place);
-                });
-            }
+            self.receive(connection, place);
+        }
+    }
+
+    fn receive(&self, connection: UnixStream, place: OwnedSemaphorePermit) {
+        let server = self.clone();
+        let Ok(who) = connection.peer_cred() else {
+            return;
+        };
+        let (uid, gid) = (who.uid(), who.gid());
+        if self.policy.is_owner(uid) || self.others.is_permitted(uid, gid) {
+            self.tasks.spawn(async move {
+                server.converse(connection, true).await;
+                drop(place);
+            });
+        } else if let Some(other) = self.others.place(uid) {
+            self.tasks.spawn(async move {
+                server
+                    .converse_with_other(connection, uid, gid, other)
+                    .await;
+                drop(place);
+            });
+        } else {
+            turn_away(&connection);
         }
     }
 
@@ -190,10 +325,11 @@ impl Server {
         connection: UnixStream,
         uid: u32,
         gid: u32,
-        place: OwnedSemaphorePermit,
+        place: OtherPlace,
     ) {
         let may = tokio::task::spawn_blocking(move || is_group_member(uid, gid)).await;
         if may.unwrap_or(false) {
+            self.others.permit(uid, gid);
             drop(place);
             self.converse(connection, true).await;
         } else if timeout(FOREIGN, self.converse(connection, false))
@@ -239,7 +375,7 @@ impl Server {
             (&Method::POST, api::STREAM_PATH) => self.upgrade(request),
             (&Method::POST, _) if let Some(call) = call => self.call(call, request).await,
             (&Method::GET, "/v1/openapi.json") => json(document()),
-            (&Method::GET, "/v1/health") => json(Bytes::from_static(b"{\"status\":\"ok\"}")),
+            (&Method::GET, "/v1/health") => self.health(),
             (&Method::GET, "/metrics") => with_type(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
@@ -252,6 +388,18 @@ impl Server {
                 path.strip_prefix(api::PREFIX).unwrap_or(path),
             )),
         }
+    }
+
+    fn health(&self) -> Answer {
+        let age = self.heartbeat.age();
+        if age < STUCK {
+            return json(Bytes::from_static(b"{\"status\":\"ok\"}"));
+        }
+        let text = format!("the node has done nothing for {} s", age.as_secs());
+        refuse(
+            &Problem::new(ProblemCode::Unreachable, text)
+                .remedy("if it stays so, restart the daemon: objects go on"),
+        )
     }
 
     async fn call(&self, path: &'static str, request: hyper::Request<Incoming>) -> Answer {
@@ -269,13 +417,13 @@ impl Server {
         let body = read_body(body).await?;
         let request = api::parse(path, &body)?;
         drop(body);
-        let is_wait = matches!(request, Request::Wait(_));
+        let deadline = deadline(&request);
         let asking = self.calls.ask(request);
-        let mut response = if is_wait {
-            asking.await?
-        } else {
+        let mut response = if let Some(deadline) = deadline {
             let late = |_| Problem::new(ProblemCode::TimedOut, "the node did not answer in time");
-            timeout(CALL, asking).await.map_err(late)??
+            timeout(deadline, asking).await.map_err(late)??
+        } else {
+            asking.await?
         };
         if let Response::Doctor(findings) = &mut response {
             let mut patient = Patient::clone(&self.patient);
@@ -309,7 +457,12 @@ impl Server {
         self.tasks.spawn(async move {
             match upgrading.await {
                 Ok(upgraded) => {
-                    let serving = streams.serve(TokioIo::new(upgraded), Caller::Local);
+                    let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+                        return tracing::error!("a stream came over something that is no socket");
+                    };
+                    let (socket, early) = (parts.io.into_inner(), parts.read_buf.to_vec());
+                    let reader = FrameReader::with_early(socket, early);
+                    let serving = streams.serve(reader, Caller::Local);
                     if stop.run_until_cancelled(serving).await.is_none() {
                         tracing::debug!("a stream was cut: the node stops");
                     }
@@ -379,6 +532,9 @@ fn wrong_method(method: &'static str) -> Answer {
         .insert(ALLOW, HeaderValue::from_static(method));
     answer
 }
+
+const _: () = assert!(PULSE.as_millis() * 2 < STUCK.as_millis());
+const _: () = assert!(kernel::limits::CALL_DEADLINE.as_millis() < CALL.as_millis());
 
 #[cfg(test)]
 mod tests;

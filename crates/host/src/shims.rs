@@ -10,9 +10,13 @@
 //! Launch ─► shim started, connected ─► Watch        *starting*
 //!                            Running ◄─             *running*; Stop, Signal, Usage are passed on
 //!                             Exited ◄─             *ended*: the task ends
-//!   the connection breaks: the `exit` file says how the object ended; when there is none the
-//!   shim died without a word: what is left is killed, and the object is `Lost`
+//!   the connection breaks: it is made again for as long as somebody listens there; when nobody
+//!   does the `exit` file says how the object ended; when there is none the shim died without a
+//!   word: what is left is killed, and the object is `Lost`
 //! ```
+//!
+//! That a connection cannot be made now (the shim is busy, this process has no descriptor left) or
+//! that a report makes no sense says nothing about the object: it is never killed for it.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,12 +25,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drivers::exec::{self, FoundState};
+use drivers::exec::{self, Found, FoundState};
 use kernel::world::{Input, Token};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use wire::driver::{DriverReport, Launch, ShimReport, ShimRequest};
@@ -44,6 +48,8 @@ const COMMANDS_MAX: usize = 64;
 const MEASUREMENT: Duration = Duration::from_millis(1_000);
 /// How long a shim that was found again may take to say how it is.
 const RECOVERY: Duration = Duration::from_millis(1_000);
+/// Between two attempts to reach a shim.
+const RECONNECT: Duration = Duration::from_millis(500);
 /// How long an object that is discarded waits for callers that still read its last words. The
 /// shim serves them no longer than this either.
 const LAST_WORDS: Duration = Duration::from_secs(6);
@@ -110,27 +116,38 @@ impl Shims {
     pub(crate) async fn recover(&self) -> io::Result<Vec<(ObjectId, Option<DriverReport>)>> {
         let objects = self.shared.objects.clone();
         let scanned = spawn_blocking(move || exec::scan(&objects)).await;
-        let mut survivors = Vec::new();
+        // All at once: one that does not answer must not add its second to the start.
+        let mut looking = JoinSet::new();
         for found in scanned.map_err(io::Error::other)?? {
-            let object = found.launch.object;
-            let report = match found.state {
-                FoundState::Exited(exit) => Some(DriverReport::Exited(exit)),
-                FoundState::Lost => Some(DriverReport::Exited(lost())),
-                FoundState::Alive => match watch_shim(&found.directory).await {
-                    Ok((mut shim, sender)) => {
-                        let first = timeout(RECOVERY, shim.next_report()).await;
-                        let report = first.ok().flatten();
-                        if !matches!(report, Some(DriverReport::Exited(_))) {
-                            self.hold_survivor(object, found.directory, shim, sender);
-                        }
-                        report
-                    }
-                    Err(_ended) => Some(DriverReport::Exited(how_it_ended(&found.directory))),
-                },
-            };
-            survivors.push((object, report));
+            looking.spawn(self.clone().recover_one(found));
         }
+        let mut survivors = looking.join_all().await;
+        survivors.sort_by_key(|(object, _)| *object);
         Ok(survivors)
+    }
+
+    async fn recover_one(self, found: Found) -> (ObjectId, Option<DriverReport>) {
+        let (object, directory) = (found.launch.object, found.directory);
+        let report = match found.state {
+            FoundState::Exited(exit) => Some(DriverReport::Exited(exit)),
+            FoundState::Lost => Some(DriverReport::Exited(lost())),
+            FoundState::Alive => match timeout(RECOVERY, Control::open(&directory)).await {
+                Ok(Some(mut control)) => {
+                    let first = timeout(RECOVERY, control.next_report()).await;
+                    let report = first.ok().flatten();
+                    if !matches!(report, Some(DriverReport::Exited(_))) {
+                        self.hold_survivor(object, directory, Some(control));
+                    }
+                    report
+                }
+                Ok(None) => Some(DriverReport::Exited(how_it_ended(&directory).await)),
+                Err(_elapsed) => {
+                    self.hold_survivor(object, directory, None);
+                    None
+                }
+            },
+        };
+        (object, report)
     }
 
     /// Starts an object.
@@ -143,17 +160,12 @@ impl Shims {
             let (program, path) = (shims.shared.program.clone(), directory.clone());
             let launched = spawn_blocking(move || exec::launch(&program, &path, &launch)).await;
             let failure = match launched {
-                Ok(Ok(_pid)) => match watch_shim(&directory).await {
-                    Ok((shim, sender)) => {
-                        told.send_replace(true);
-                        shims.hold(object, &directory, shim, sender, commands).await;
-                        None
-                    }
-                    Err(_ended_at_once) => {
-                        let exit = how_it_ended(&directory);
-                        Some(DriverReport::Exited(exit))
-                    }
-                },
+                Ok(Ok(_pid)) => {
+                    // The socket is there already, whether or not this process can use it now.
+                    told.send_replace(true);
+                    shims.hold(object, &directory, None, commands).await;
+                    None
+                }
                 Ok(Err(error)) => Some(not_started(error.to_string())),
                 Err(error) => Some(not_started(error.to_string())),
             };
@@ -307,12 +319,12 @@ impl Shims {
         }
     }
 
-    fn hold_survivor(&self, object: ObjectId, directory: PathBuf, shim: Shim, sender: Sender) {
+    fn hold_survivor(&self, object: ObjectId, directory: PathBuf, control: Option<Control>) {
         let (generation, commands, told) = self.add(object);
         told.send_replace(true);
         let shims = self.clone();
         self.shared.tasks.spawn(async move {
-            shims.hold(object, &directory, shim, sender, commands).await;
+            shims.hold(object, &directory, control, commands).await;
             shims.forget(object, generation);
         });
     }
@@ -322,27 +334,64 @@ impl Shims {
         &self,
         object: ObjectId,
         directory: &Path,
-        mut shim: Shim,
-        mut sender: Sender,
+        mut control: Option<Control>,
         mut commands: mpsc::Receiver<Command>,
     ) {
-        let mut measurements: Vec<oneshot::Sender<Usage>> = Vec::new();
+        let mut told = Told::default();
         let exit = loop {
+            let opened = match control.take() {
+                Some(control) => Some(control),
+                None => Control::open(directory).await,
+            };
+            let Some(opened) = opened else {
+                break how_it_ended(directory).await;
+            };
+            let began = tokio::time::Instant::now();
+            if let Some(exit) = self
+                .converse(object, opened, &mut commands, &mut told)
+                .await
+            {
+                break exit;
+            }
+            tracing::debug!(%object, "the connection to its shim broke");
+            // At once, unless it was broken at once.
+            tokio::time::sleep_until(began + RECONNECT).await;
+        };
+        self.report(object, DriverReport::Exited(exit)).await;
+    }
+
+    /// Uses one connection until the object has ended, which it returns, or the connection breaks.
+    async fn converse(
+        &self,
+        object: ObjectId,
+        mut control: Control,
+        commands: &mut mpsc::Receiver<Command>,
+        told: &mut Told,
+    ) -> Option<Exit> {
+        let mut measurements: Vec<oneshot::Sender<Usage>> = Vec::new();
+        if let Some(unsent) = &told.unsent {
+            send(&mut control.sender, unsent).await.ok()?;
+            told.unsent = None;
+        }
+        loop {
             tokio::select! {
-                report = shim.next() => match report {
-                    Some(ShimReport::Running { pid, started, protections_off }) => {
-                        let report = DriverReport::Running { pid, started, protections_off };
-                        self.report(object, report).await;
+                report = control.next() => match report? {
+                    ShimReport::Running { pid, started, protections_off } => {
+                        // A new connection begins with what the old one had said.
+                        if told.running != Some(pid) {
+                            told.running = Some(pid);
+                            let report = DriverReport::Running { pid, started, protections_off };
+                            self.report(object, report).await;
+                        }
                     }
-                    Some(ShimReport::Exited(exit)) => break exit,
-                    Some(ShimReport::Usage(usage)) => {
+                    ShimReport::Exited(exit) => return Some(exit),
+                    ShimReport::Usage(usage) => {
                         for waiting in measurements.drain(..) {
                             if waiting.send(usage).is_err() {
                                 tracing::debug!(%object, "a measurement came too late");
                             }
                         }
                     }
-                    None => break how_it_ended(directory),
                 },
                 Some(command) = commands.recv() => {
                     let request = match command {
@@ -353,22 +402,14 @@ impl Shims {
                             ShimRequest::Usage
                         }
                     };
-                    // A broken connection shows on the other half.
-                    if let Err(error) = send(&mut sender, &request).await {
+                    if let Err(error) = send(&mut control.sender, &request).await {
                         tracing::debug!(%object, %error, "its shim takes no commands");
+                        told.unsent = Some(request);
+                        return None;
                     }
                 }
             }
-        };
-        if exit.reason == ExitReason::Lost {
-            tracing::warn!(%object, "its shim ended without a word");
-            let directory = directory.to_path_buf();
-            let killed = spawn_blocking(move || exec::kill_everything(&directory)).await;
-            if !killed.unwrap_or(false) {
-                tracing::error!(%object, "what a lost object left cannot be killed");
-            }
         }
-        self.report(object, DriverReport::Exited(exit)).await;
     }
 
     async fn report(&self, object: ObjectId, report: DriverReport) {
@@ -404,19 +445,50 @@ impl Drop for Reader {
     }
 }
 
+/// What outlives one connection to a shim.
+#[derive(Default)]
+struct Told {
+    /// The process that the kernel was told of.
+    running: Option<u32>,
+    /// What the last connection did not take.
+    unsent: Option<ShimRequest>,
+}
+
 type Sender = tokio::net::unix::OwnedWriteHalf;
 
-/// The receiving half of a control connection.
-struct Shim(FrameReader<OwnedReadHalf>);
+/// A control connection.
+struct Control {
+    reader: FrameReader<OwnedReadHalf>,
+    sender: Sender,
+}
 
-impl Shim {
-    /// The next report; `None` when the shim is gone or says what it must not.
-    async fn next(&mut self) -> Option<ShimReport> {
-        let frame = self.0.next().await.ok()??;
-        if frame.kind != Kind::ShimReport {
-            return None;
+impl Control {
+    /// Connects to the shim and asks to be told, for as long as somebody listens there. `None` when
+    /// nobody does.
+    async fn open(directory: &Path) -> Option<Self> {
+        loop {
+            match watch_shim(directory).await {
+                Ok(control) => return Some(control),
+                Err(error) if exec::is_gone(&error) => return None,
+                Err(error) => {
+                    let path = directory.display();
+                    tracing::warn!(%path, %error, "a shim cannot be reached now");
+                }
+            }
+            tokio::time::sleep(RECONNECT).await;
         }
-        wire::decode(&frame.payload, PAYLOAD_BYTES_MAX).ok()
+    }
+
+    /// The next report; `None` when the connection broke. What cannot be understood is skipped: a
+    /// shim of another version may say more.
+    async fn next(&mut self) -> Option<ShimReport> {
+        loop {
+            let frame = self.reader.next().await.ok()??;
+            match wire::decode(&frame.payload, PAYLOAD_BYTES_MAX) {
+                Ok(report) if frame.kind == Kind::ShimReport => return Some(report),
+                Ok(_) | Err(_) => tracing::warn!(kind = ?frame.kind, "a shim said something odd"),
+            }
+        }
     }
 
     /// The next report about the object's state.
@@ -446,10 +518,11 @@ pub(crate) fn connect(directory: &Path) -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-async fn watch_shim(directory: &Path) -> io::Result<(Shim, Sender)> {
+async fn watch_shim(directory: &Path) -> io::Result<Control> {
     let (reader, mut sender) = connect(directory)?.into_split();
     send(&mut sender, &ShimRequest::Watch).await?;
-    Ok((Shim(FrameReader::new(reader)), sender))
+    let reader = FrameReader::new(reader);
+    Ok(Control { reader, sender })
 }
 
 async fn send(sender: &mut Sender, request: &ShimRequest) -> io::Result<()> {
@@ -464,14 +537,174 @@ fn lost() -> Exit {
     }
 }
 
-/// What the shim wrote before it went.
-fn how_it_ended(directory: &Path) -> Exit {
-    exec::read_exit(directory)
-        .ok()
-        .flatten()
-        .unwrap_or_else(lost)
+/// What the shim wrote before it went. When it wrote nothing, what is left of the object is killed.
+async fn how_it_ended(directory: &Path) -> Exit {
+    let directory = directory.to_path_buf();
+    let looked = spawn_blocking(move || match exec::read_exit(&directory) {
+        Ok(Some(exit)) => exit,
+        Ok(None) | Err(_) => {
+            let path = directory.display();
+            tracing::warn!(%path, "a shim ended without a word");
+            if !exec::kill_everything(&directory) {
+                tracing::error!(%path, "what a lost object left cannot be killed");
+            }
+            lost()
+        }
+    });
+    looked.await.unwrap_or_else(|_panic| lost())
 }
 
 fn not_started(message: String) -> DriverReport {
     DriverReport::not_started(125, message, clock::wall())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use tokio::net::UnixListener as AsyncListener;
+    use wire::id::UnixMillis;
+
+    use super::*;
+
+    /// An object whose shim is played by the test.
+    struct Bed {
+        _home: tempfile::TempDir,
+        directory: PathBuf,
+        object: ObjectId,
+        shims: Shims,
+        inputs: mpsc::Receiver<Input>,
+        listener: AsyncListener,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let object = ObjectId([4; 16]);
+            let (to_inputs, inputs) = mpsc::channel(16);
+            let objects = home.path().to_path_buf();
+            let shims = Shims::new(
+                "/nonexistent".into(),
+                objects,
+                to_inputs,
+                Metrics::default(),
+            );
+            let directory = shims.directory(object);
+            std::fs::create_dir(&directory).unwrap();
+            let listener = UnixListener::bind(directory.join("shim.sock")).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = AsyncListener::from_std(listener).unwrap();
+            shims.hold_survivor(object, directory.clone(), None);
+            Self {
+                _home: home,
+                directory,
+                object,
+                shims,
+                inputs,
+                listener,
+            }
+        }
+
+        /// The next connection, which has asked to be told.
+        async fn accept(&self) -> FrameReader<UnixStream> {
+            let accepted = timeout(Duration::from_secs(5), self.listener.accept()).await;
+            let mut reader = FrameReader::new(accepted.unwrap().unwrap().0);
+            assert_eq!(request(&mut reader).await, ShimRequest::Watch);
+            reader
+        }
+
+        async fn hears(&mut self) -> DriverReport {
+            let heard = timeout(Duration::from_secs(5), self.inputs.recv()).await;
+            let Some(Input::Driver { report, .. }) = heard.unwrap() else {
+                panic!("a report was expected");
+            };
+            report
+        }
+    }
+
+    async fn request(reader: &mut FrameReader<UnixStream>) -> ShimRequest {
+        let frame = reader.next().await.unwrap().unwrap();
+        wire::decode(&frame.payload, PAYLOAD_BYTES_MAX).unwrap()
+    }
+
+    async fn says(stream: &mut UnixStream, report: &ShimReport) {
+        let bytes = wire::encode(report).unwrap();
+        let frame = Frame::new(Kind::ShimReport, &bytes);
+        write_frame(stream, &frame).await.unwrap();
+    }
+
+    fn running() -> ShimReport {
+        ShimReport::Running {
+            pid: 7,
+            started: UnixMillis(1),
+            protections_off: Vec::new(),
+        }
+    }
+
+    fn exited() -> Exit {
+        Exit {
+            reason: ExitReason::Code(3),
+            at: UnixMillis(2),
+        }
+    }
+
+    /// A broken connection and a report of a later version were each taken for the end of the
+    /// shim, and the object was killed.
+    #[tokio::test]
+    async fn a_shim_that_is_not_understood_or_hangs_up_keeps_its_object() {
+        let mut bed = Bed::new();
+        let (mut shim, _) = bed.accept().await.into_parts();
+        for kind in [Kind::ShimReport, Kind::Stdout] {
+            let odd = Frame::new(kind, &[250, 1, 2]);
+            write_frame(&mut shim, &odd).await.unwrap();
+        }
+        says(&mut shim, &running()).await;
+        assert!(matches!(
+            bed.hears().await,
+            DriverReport::Running { pid: 7, .. }
+        ));
+        drop(shim);
+        let mut reader = bed.accept().await;
+        bed.shims.stop(bed.object, 5);
+        let stop = ShimRequest::Stop { grace_ms: 5 };
+        assert_eq!(request(&mut reader).await, stop);
+        let (mut shim, _) = reader.into_parts();
+        // Said before: the kernel is not told twice.
+        says(&mut shim, &running()).await;
+        says(&mut shim, &ShimReport::Exited(exited())).await;
+        assert_eq!(bed.hears().await, DriverReport::Exited(exited()));
+    }
+
+    #[tokio::test]
+    async fn an_object_has_ended_once_nobody_listens_for_it() {
+        let mut bed = Bed::new();
+        let shim = bed.accept().await;
+        let exit = wire::encode(&exited()).unwrap();
+        std::fs::write(bed.directory.join("exit"), exit).unwrap();
+        let (_, replaced) = (
+            shim,
+            AsyncListener::bind(bed.directory.join("other")).unwrap(),
+        );
+        drop(std::mem::replace(&mut bed.listener, replaced));
+        assert_eq!(bed.hears().await, DriverReport::Exited(exited()));
+    }
+
+    /// Connecting waited in the kernel, on a thread that all tasks share, until the shim took one
+    /// of those who waited before.
+    #[tokio::test]
+    async fn a_shim_that_accepts_nobody_is_busy_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(home.path().join("shim.sock")).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect(home.path()) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 8);
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(!exec::is_gone(&error));
+    }
 }

@@ -39,8 +39,10 @@ use crate::spec::{AppSpec, Resources};
 
 /// Longest [`Message`].
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Longest [`JoinRequest`] and [`JoinAnswer`].
+/// Longest [`JoinAnswer`].
 pub const JOIN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest [`JoinRequest`]: strangers send it. A ticket and a name are less.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// Longest ticket as text.
 pub const TICKET_CHARACTERS_MAX: usize = 4096;
 /// Number of buckets that anti-entropy compares.

@@ -11,7 +11,7 @@ proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _refused = wire::decode::<Message>(&bytes, wire::peer::MESSAGE_BYTES_MAX);
-        let _refused = wire::decode::<JoinRequest>(&bytes, wire::peer::JOIN_BYTES_MAX);
+        let _refused = wire::decode::<JoinRequest>(&bytes, wire::peer::JOIN_REQUEST_BYTES_MAX);
         let _refused = wire::decode::<wire::driver::Launch>(&bytes, wire::driver::LAUNCH_BYTES_MAX);
         let _refused = wire::decode::<wire::driver::ShimReport>(&bytes, PAYLOAD_BYTES_MAX);
         let _refused = wire::disk::unseal::<wire::peer::AppRecord>(&bytes);

@@ -24,6 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     ("dangerous_calls_are_refused", calls),
     ("its_privileges_are_few", privileges),
     ("it_runs_as_the_wanted_user", user),
+    ("it_starts_with_the_usual_limit_of_open_files", open_files),
     ("ordinary_programs_work", ordinary),
     ("servers_work", servers),
     ("the_machine_is_described", probe),
@@ -210,6 +211,17 @@ fn object_exec_user(driver: &Driver) -> (String, ExitReason) {
     let mut wanted = crate::bed::program(&["/bin/sh", "-c", "echo $(id -u):$(id -g)"]);
     wanted.user = Some("33:33".to_string());
     object.exec(wanted)
+}
+
+/// A daemon with many objects raises its own limit; a program that uses select(2) must not see
+/// descriptors that it cannot name.
+fn open_files(driver: &Driver) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let output = run(driver, "ulimit -Sn; ulimit -Hn");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(output, format!("{}\n{hard}\n", hard.min(1024)));
 }
 
 fn ordinary(driver: &Driver) {

@@ -2,63 +2,82 @@
 //!
 //! What it is not: an authority. A key that the kernel did not admit is refused right after the
 //! handshake has proven it; only the stream of a join is open to anybody, and that is short,
-//! small, and one at a time for each connection.
+//! small, and one at a time for each connection. A stranger gets a connection on which little
+//! fits; it grows when its peer turns out to be a member.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::endpoint::{Connection, Incoming, RecvStream, VarInt};
+use iroh::endpoint::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use kernel::limits::DATAGRAM_BYTES_MAX;
 use kernel::world::Input;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use wire::id::NodeId;
-use wire::peer::{JOIN_BYTES_MAX, JoinRequest, MESSAGE_BYTES_MAX};
+use wire::peer::{
+    JOIN_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JoinAnswer, JoinRequest, MESSAGE_BYTES_MAX,
+};
 use wire::{JOIN_ALPN, PEER_ALPN};
 
-use super::{Arrival, Close, DELIVERY, Link, LinkStream, Links};
+use super::{Arrival, Close, DELIVERY, Link, LinkStream, Links, STRANGER_BYTES_MAX};
 
-/// Handshakes at one time; strangers can begin as many as they like.
-const HANDSHAKES_MAX: usize = 256;
+/// Handshakes at one time; strangers can begin as many as they like. Half of them are kept for
+/// those who have shown that they receive at the address they send from (RFC 9000, section 8.1).
+pub(super) const HANDSHAKES_MAX: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Machines that ask to be admitted at one time.
-const JOINS_MAX: usize = 32;
-/// How long one of them may take, the kernel's answer included.
+/// Machines whose request to be admitted is awaited at one time.
+pub(super) const ASKERS_MAX: usize = 256;
+/// How long a request may take to arrive.
+const REQUEST: Duration = Duration::from_secs(3);
+/// Requests that are answered at one time.
+pub(super) const JOINS_MAX: usize = 32;
+/// How long an answer may take, the kernel included.
 const JOIN: Duration = Duration::from_secs(20);
+/// How long a machine may take to close once it has the answer.
+const THANKS: Duration = Duration::from_secs(2);
 /// Messages that one peer may be sending at one time.
 pub(super) const MESSAGES_AT_ONCE_MAX: u32 = 64;
 /// Streams that one peer may have open.
 pub(super) const STREAMS_AT_ONCE_MAX: u32 = 256;
 /// Longest message that needs no permit.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Longer messages that are received at one time, from all peers.
+/// Longer messages that are received or wait for the kernel at one time, from all peers.
 pub(super) const LARGE_MESSAGES_MAX: usize = 16;
+/// Of those, from one peer.
+pub(super) const LARGE_MESSAGES_OF_PEER_MAX: usize = 2;
 /// How long a message may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(70);
 
 impl Links {
     pub(super) async fn accept(self) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let joins = Arc::new(Semaphore::new(JOINS_MAX));
+        let handshakes = Arc::clone(&self.shared.handshakes);
         while let Some(incoming) = self.shared.endpoint.accept().await {
+            // Packets with made-up senders must not keep others out: once it is crowded, a caller
+            // comes again with proof of its address, and takes no place until then.
+            if is_crowded(&handshakes) && !incoming.remote_addr_validated() {
+                if incoming.retry().is_err() {
+                    tracing::debug!("a caller had proven its address already");
+                }
+                continue;
+            }
             let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
                 incoming.refuse();
                 continue;
             };
-            let (links, joins) = (self.clone(), Arc::clone(&joins));
+            let links = self.clone();
             self.background(async move {
                 let Ok(Some(connection)) = timeout(HANDSHAKE, handshake(incoming)).await else {
                     return;
                 };
                 drop(permit);
-                links.welcome(connection, &joins).await;
+                links.welcome(connection).await;
             });
         }
     }
 
-    async fn welcome(self, connection: Connection, joins: &Semaphore) {
+    async fn welcome(self, connection: Connection) {
         let peer = NodeId(*connection.remote_id().as_bytes());
         if connection.alpn() == PEER_ALPN {
             if self.is_member(peer)
@@ -69,47 +88,60 @@ impl Links {
             }
             self.register(Link::new(connection, peer, false));
         } else if connection.alpn() == JOIN_ALPN {
-            let Ok(_permit) = joins.try_acquire() else {
-                Close::Busy.apply(&connection);
-                return;
-            };
-            match timeout(JOIN, self.answer_join(&connection, peer)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => {
-                    tracing::info!(node = %peer.short(), reason, "a machine did not join");
-                    Close::Violation.apply(&connection);
-                }
-                Err(_elapsed) => Close::Silent.apply(&connection),
-            }
+            self.take_asker(&connection, peer).await;
         }
     }
 
-    /// One request, one answer, both with their length (u32, big endian) before them.
-    async fn answer_join(&self, connection: &Connection, node: NodeId) -> Result<(), String> {
-        let (mut send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
-        let bytes = super::join::read_block(&mut receive).await?;
-        let request: JoinRequest =
-            wire::decode(&bytes, JOIN_BYTES_MAX).map_err(|e| e.to_string())?;
+    /// Hears a machine that asks to be admitted. It takes one of the few places for that only once
+    /// it has said all that it has to say.
+    async fn take_asker(&self, connection: &Connection, node: NodeId) {
+        let violation = |reason: String| {
+            tracing::info!(node = %node.short(), reason, "a machine did not join");
+            Close::Violation.apply(connection);
+        };
+        let Ok(asker) = self.shared.askers.try_acquire() else {
+            return Close::Busy.apply(connection);
+        };
+        let (send, request) = match timeout(REQUEST, read_request(connection)).await {
+            Ok(Ok(asked)) => asked,
+            Ok(Err(reason)) => return violation(reason),
+            Err(_elapsed) => return Close::Silent.apply(connection),
+        };
+        drop(asker);
+        let Ok(place) = self.shared.joins.try_acquire() else {
+            return Close::Busy.apply(connection);
+        };
+        match timeout(JOIN, self.answer_join(send, node, request)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return violation(reason),
+            Err(_elapsed) => return Close::Silent.apply(connection),
+        }
+        drop(place);
+        // The joiner closes once it has read the answer.
+        if timeout(THANKS, connection.closed()).await.is_err() {
+            Close::Silent.apply(connection);
+        }
+    }
+
+    async fn answer_join(
+        &self,
+        mut send: SendStream,
+        node: NodeId,
+        request: Box<JoinRequest>,
+    ) -> Result<(), String> {
+        let gone = || "the node stops".to_owned();
         let (answer, answered) = oneshot::channel();
-        let request = Box::new(request);
         let arrival = Arrival::Join {
             node,
             request,
             answer,
         };
-        let gone = |_gone| "the node stops".to_owned();
-        self.shared
-            .arrivals
-            .send(arrival)
-            .await
-            .map_err(|_gone| "the node stops".to_owned())?;
-        let answer = answered.await.map_err(gone)?;
-        let bytes = wire::encode(&answer).map_err(|e| e.to_string())?;
+        let arrived = self.shared.arrivals.send(arrival).await;
+        arrived.map_err(|_gone| gone())?;
+        let answer = answered.await.map_err(|_gone| gone())?;
+        let bytes = encode_answer(answer, JOIN_BYTES_MAX)?;
         super::join::write_block(&mut send, &bytes).await?;
-        send.finish().map_err(|e| e.to_string())?;
-        // The joiner closes once it has read the answer.
-        connection.closed().await;
-        Ok(())
+        send.finish().map_err(|error| error.to_string())
     }
 
     /// Takes what comes on a link until it is closed.
@@ -161,8 +193,10 @@ impl Links {
 
     async fn take_message(self, link: Link, stream: RecvStream) {
         let _user = link.user();
-        match timeout(ARRIVAL, read_message(stream, &self.shared.large)).await {
-            Ok(Ok(bytes)) => {
+        let reading = read_message(stream, [&link.large, &self.shared.large]);
+        match timeout(ARRIVAL, reading).await {
+            // The places are kept until the kernel has the message: its memory is in use so long.
+            Ok(Ok((bytes, _places))) => {
                 let from = link.peer;
                 if self
                     .shared
@@ -179,6 +213,37 @@ impl Links {
                 Close::Violation.apply(&link.connection);
             }
             Ok(Err(Unread::Lost)) | Err(_) => {}
+        }
+    }
+}
+
+fn is_crowded(handshakes: &Semaphore) -> bool {
+    handshakes.available_permits() < HANDSHAKES_MAX / 2
+}
+
+/// One request, one answer, both with their length (u32, big endian) before them.
+async fn read_request(connection: &Connection) -> Result<(SendStream, Box<JoinRequest>), String> {
+    let (send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
+    let bytes = read_block(&mut receive, JOIN_REQUEST_BYTES_MAX).await?;
+    let request = wire::decode(&bytes, JOIN_REQUEST_BYTES_MAX).map_err(|e| e.to_string())?;
+    Ok((send, Box::new(request)))
+}
+
+/// An answer that the joiner will read. Facts are left out until it is short enough: gossip brings
+/// them anyway, and a few suffice to find the others.
+fn encode_answer(mut answer: JoinAnswer, bytes_max: usize) -> Result<Vec<u8>, String> {
+    loop {
+        let bytes = wire::encode(&answer).map_err(|error| error.to_string())?;
+        if bytes.len() <= bytes_max {
+            return Ok(bytes);
+        }
+        match &mut answer {
+            JoinAnswer::Admitted { facts, .. } if !facts.is_empty() => {
+                facts.truncate(facts.len() / 2);
+            }
+            JoinAnswer::Admitted { .. } | JoinAnswer::Refused(_) => {
+                return Err(format!("the answer has {} bytes", bytes.len()));
+            }
         }
     }
 }
@@ -203,9 +268,13 @@ enum Unread {
     Lost,
 }
 
-async fn read_message(mut stream: RecvStream, large: &Semaphore) -> Result<Vec<u8>, Unread> {
+/// A message, and its places when it is a long one.
+async fn read_message(
+    mut stream: RecvStream,
+    large: [&Arc<Semaphore>; 2],
+) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), Unread> {
     let mut bytes = Vec::new();
-    let mut permit = None;
+    let mut places = Vec::new();
     while let Some(chunk) = stream
         .read_chunk(SMALL_BYTES)
         .await
@@ -215,11 +284,15 @@ async fn read_message(mut stream: RecvStream, large: &Semaphore) -> Result<Vec<u
             return Err(Unread::TooLong);
         }
         bytes.extend_from_slice(&chunk);
-        if bytes.len() > SMALL_BYTES && permit.is_none() {
-            permit = Some(large.acquire().await.map_err(|_closed| Unread::Lost)?);
+        if bytes.len() > SMALL_BYTES && places.is_empty() {
+            // Its peer's place first: while it waits for that, it is in nobody else's way.
+            for places_of in large {
+                let place = Arc::clone(places_of).acquire_owned().await;
+                places.push(place.map_err(|_closed| Unread::Lost)?);
+            }
         }
     }
-    Ok(bytes)
+    Ok((bytes, places))
 }
 
 /// Reads a length and so many bytes.
@@ -255,3 +328,54 @@ fn stop(stream: &mut RecvStream) {
 }
 
 const _: () = assert!(DELIVERY.as_millis() < ARRIVAL.as_millis());
+const _: () = assert!(LARGE_MESSAGES_OF_PEER_MAX < LARGE_MESSAGES_MAX);
+const _: () = assert!(JOIN_REQUEST_BYTES_MAX < STRANGER_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use wire::id::UnixMillis;
+    use wire::peer::{Signature, Statement, StatementBody};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_leaves_facts_out_and_never_statements() {
+        let statement = Statement {
+            body: StatementBody::Admission {
+                cloud: wire::id::CloudId([1; 32]),
+                node: NodeId([2; 32]),
+                ticket: None,
+                at: UnixMillis(1),
+            },
+            signer: [1; 32],
+            signature: Signature([0; 64]),
+        };
+        let facts = wire::fact::NodeFacts {
+            node: NodeId([2; 32]),
+            version: 1,
+            name: "a".to_owned(),
+            program_version: "1".to_owned(),
+            platform: crate::measure::platform(),
+            addresses: vec!["192.0.2.1:7117".to_owned()],
+            labels: [].into(),
+            availability: wire::fact::Availability::Open,
+            capacity: wire::fact::Capacity::default(),
+        };
+        let answer = JoinAnswer::Admitted {
+            name: "a".to_owned(),
+            labels: [].into(),
+            statements: vec![statement; 3],
+            facts: vec![facts; 100],
+        };
+        let bytes = encode_answer(answer.clone(), 4096).unwrap();
+        let JoinAnswer::Admitted {
+            statements, facts, ..
+        } = wire::decode(&bytes, 4096).unwrap()
+        else {
+            panic!("an admission was expected");
+        };
+        assert_eq!(statements.len(), 3);
+        assert!((10..100).contains(&facts.len()), "{}", facts.len());
+        assert!(encode_answer(answer, 100).is_err());
+    }
+}

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use iroh::Endpoint;
-use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use iroh::endpoint::{Connection, SendStream, VarInt};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use wire::JOIN_ALPN;
 use wire::peer::{Door, JOIN_BYTES_MAX, JoinAnswer, JoinRequest};
 
+use super::accept::read_block;
 use super::{BindError, bind, connect};
 
 /// How long a door may take to answer once it was reached.
@@ -72,12 +73,8 @@ async fn converse(connection: &Connection, request: &JoinRequest) -> Result<Join
     let bytes = wire::encode(request).map_err(|error| error.to_string())?;
     write_block(&mut send, &bytes).await?;
     send.finish().map_err(|error| error.to_string())?;
-    let bytes = read_block(&mut receive).await?;
+    let bytes = read_block(&mut receive, JOIN_BYTES_MAX).await?;
     wire::decode(&bytes, JOIN_BYTES_MAX).map_err(|error| format!("its answer {error}"))
-}
-
-pub(super) async fn read_block(stream: &mut RecvStream) -> Result<Vec<u8>, String> {
-    super::accept::read_block(stream, JOIN_BYTES_MAX).await
 }
 
 pub(super) async fn write_block(stream: &mut SendStream, bytes: &[u8]) -> Result<(), String> {

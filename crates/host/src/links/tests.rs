@@ -25,6 +25,7 @@ impl Node {
         let links = Links::bind(&key, &listen, to_inputs, to_arrivals, metrics)
             .await
             .unwrap();
+        links.serve();
         Self {
             links,
             id: NodeId(key.verifying_key().to_bytes()),
@@ -102,6 +103,24 @@ async fn a_stream_carries_bytes_both_ways_and_its_halves_close_apart() {
     heard.clear();
     near.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "answer");
+}
+
+/// An object that says nothing gives the node no occasion to notice that its caller's node has
+/// dropped the stream.
+#[tokio::test]
+async fn a_stream_that_was_dropped_is_told_from_one_that_only_sends_no_more() {
+    let (a, mut b) = pair().await;
+    let mut near = a.links.open(b.id).await.unwrap();
+    near.write_all(b"question").await.unwrap();
+    near.shutdown().await.unwrap();
+    let Some(Arrival::Stream(far)) = b.arrivals.recv().await else {
+        panic!("a stream was expected");
+    };
+    let mut stopped = Box::pin(far.stopped());
+    let early = timeout(Duration::from_millis(300), &mut stopped).await;
+    assert!(early.is_err(), "it still reads");
+    drop(near);
+    timeout(Duration::from_secs(5), stopped).await.unwrap();
 }
 
 #[tokio::test]
@@ -279,4 +298,183 @@ async fn a_machine_that_is_no_member_can_ask_to_join() {
     };
     let (answer, ()) = tokio::join!(asking, answering);
     assert_eq!(answer, Ok(refusal.clone()));
+}
+
+/// An end that speaks QUIC and keeps no rules.
+async fn stranger(seed: u8) -> Endpoint {
+    let key = SigningKey::from_bytes(&[seed; 32]);
+    let listen = ["127.0.0.1:0".parse().unwrap()];
+    bind(&key, &listen, false).await.unwrap()
+}
+
+async fn dial(from: &Endpoint, to: &Node, alpn: &[u8]) -> Connection {
+    connect(from, to.id, to.links.bound(), alpn).await.unwrap()
+}
+
+/// A stranger that asked to join could make the node hold megabytes before it was known.
+#[tokio::test]
+async fn a_stranger_has_little_room_and_a_member_has_much() {
+    let door = Node::new(1).await;
+    let endpoint = stranger(8).await;
+    let connection = dial(&endpoint, &door, JOIN_ALPN).await;
+    let mut streams = Vec::new();
+    let opening = async {
+        loop {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&[0; 1024]).await.unwrap();
+            streams.push(stream);
+        }
+    };
+    assert!(timeout(Duration::from_millis(500), opening).await.is_err());
+    assert_eq!(
+        streams.len(),
+        usize::try_from(STRANGER_STREAMS_MAX).unwrap()
+    );
+    let mut written = 0;
+    let writing = async {
+        while written < 10 * STRANGER_BYTES_MAX {
+            written += streams[0].write(&[0; 4096]).await.unwrap();
+        }
+    };
+    assert!(timeout(Duration::from_millis(500), writing).await.is_err());
+    assert!(written <= STRANGER_BYTES_MAX, "{written}");
+    // Members need far more streams at a time than strangers have.
+    let (a, mut b) = pair().await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(a.links.open(b.id).await.unwrap());
+        held.last_mut().unwrap().write_all(b"x").await.unwrap();
+        let arrived = timeout(Duration::from_secs(2), b.arrivals.recv()).await;
+        assert!(matches!(arrived, Ok(Some(Arrival::Stream(_)))));
+    }
+}
+
+#[tokio::test]
+async fn a_request_to_join_that_is_too_long_is_refused() {
+    let door = Node::new(1).await;
+    let endpoint = stranger(8).await;
+    let connection = dial(&endpoint, &door, JOIN_ALPN).await;
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    let length = u32::try_from(wire::peer::JOIN_REQUEST_BYTES_MAX + 1).unwrap();
+    send.write_u32(length).await.unwrap();
+    let closed = timeout(Duration::from_secs(2), connection.closed()).await;
+    let reason = closed.unwrap().to_string();
+    assert!(reason.contains("protocol was not kept"), "{reason}");
+}
+
+/// A machine that asks and says nothing kept one of 32 places for twenty seconds.
+#[tokio::test]
+async fn machines_that_ask_and_say_nothing_keep_nobody_out() {
+    let mut door = Node::new(1).await;
+    let endpoint = stranger(8).await;
+    let mut silent = Vec::new();
+    for _ in 0..accept::JOINS_MAX {
+        silent.push(dial(&endpoint, &door, JOIN_ALPN).await);
+    }
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let asker = join::Asker::bind(&key, &["127.0.0.1:0".parse().unwrap()])
+        .await
+        .unwrap();
+    let at = Door {
+        node: door.id,
+        addresses: door.addresses(),
+    };
+    let request = JoinRequest {
+        ticket: ticket(vec![at.clone()]),
+        name: "new".to_owned(),
+    };
+    let refusal = JoinAnswer::Refused(Problem::new(ProblemCode::BadTicket, "no"));
+    let answering = async {
+        let Some(Arrival::Join { answer, .. }) = door.arrivals.recv().await else {
+            panic!("a join was expected");
+        };
+        answer.send(refusal.clone()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(asker.ask(&at, &request), answering);
+    assert_eq!(answer, Ok(refusal.clone()));
+    // And they are sent away soon.
+    let closed = timeout(Duration::from_secs(5), silent[0].closed()).await;
+    assert!(closed.is_ok());
+}
+
+/// Half of the places for handshakes are taken by packets whose senders are made up: whoever
+/// comes then must prove its address, and does so without noticing.
+#[tokio::test]
+async fn a_crowd_of_strangers_does_not_keep_a_member_out() {
+    let (a, mut b) = pair().await;
+    let handshakes = Arc::clone(&b.links.shared.handshakes);
+    let crowd = u32::try_from(accept::HANDSHAKES_MAX / 2 + 1).unwrap();
+    let _crowd = handshakes.acquire_many(crowd).await.unwrap();
+    a.links.message(b.id, b"hello".to_vec()).unwrap();
+    b.hears_message(a.id, b"hello").await;
+    // Somebody who never answers takes no place any more.
+    let free = b.links.shared.handshakes.available_permits();
+    let deaf = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let eavesdropper = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let endpoint = stranger(8).await;
+    let address = eavesdropper.local_addr().unwrap();
+    let dialling = connect(&endpoint, b.id, vec![address], PEER_ALPN);
+    let relaying = async {
+        eavesdropper.set_nonblocking(true).unwrap();
+        let eavesdropper = tokio::net::UdpSocket::from_std(eavesdropper).unwrap();
+        let mut packet = [0; 2048];
+        let (length, _) = eavesdropper.recv_from(&mut packet).await.unwrap();
+        for to in b.links.bound() {
+            deaf.send_to(&packet[..length], to).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    tokio::select! {
+        _ = dialling => panic!("nobody answers it"),
+        () = relaying => {}
+    }
+    assert_eq!(b.links.shared.handshakes.available_permits(), free);
+}
+
+/// Sixteen long messages that never ended held all places, and so everybody else's.
+#[tokio::test]
+async fn one_peer_with_slow_long_messages_holds_up_nobody_else() {
+    let (a, mut b) = pair().await;
+    let c = Node::new(3).await;
+    c.knows(&b);
+    b.knows(&c);
+    a.links.message(b.id, b"hello".to_vec()).unwrap();
+    b.hears_message(a.id, b"hello").await;
+    let link = a.links.peers().get_mut(&b.id).unwrap().link(a.id).unwrap();
+    let mut unfinished = Vec::new();
+    for _ in 0..2 * accept::LARGE_MESSAGES_MAX {
+        let mut stream = link.connection.open_uni().await.unwrap();
+        stream.write_all(&[1; 80 * 1024]).await.unwrap();
+        unfinished.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let long = vec![7; 1024 * 1024];
+    c.links.message(b.id, long.clone()).unwrap();
+    let heard = timeout(Duration::from_secs(10), b.hears_message(c.id, &long)).await;
+    heard.expect("the places of one peer are few");
+}
+
+/// Members that dialled during a start were refused as strangers: who belongs to the cloud was
+/// not known yet.
+#[tokio::test]
+async fn a_member_that_comes_before_members_are_known_waits() {
+    let a = Node::new(1).await;
+    let key = SigningKey::from_bytes(&[2; 32]);
+    let (to_inputs, mut inputs) = mpsc::channel(64);
+    let (to_arrivals, _arrivals) = mpsc::channel(8);
+    let listen = ["127.0.0.1:0".parse().unwrap()];
+    let links = Links::bind(&key, &listen, to_inputs, to_arrivals, Metrics::default());
+    let links = links.await.unwrap();
+    let id = NodeId(key.verifying_key().to_bytes());
+    let addresses: Vec<_> = links.bound().iter().map(ToString::to_string).collect();
+    a.links.admit(id, &addresses);
+    a.links.message(id, b"early".to_vec()).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    links.admit(a.id, &a.addresses());
+    links.serve();
+    let heard = timeout(Duration::from_secs(5), inputs.recv())
+        .await
+        .unwrap();
+    let (from, bytes) = (a.id, b"early".to_vec());
+    assert_eq!(heard, Some(Input::Message { from, bytes }));
 }

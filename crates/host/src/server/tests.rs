@@ -19,6 +19,8 @@ struct Place {
     _directory: tempfile::TempDir,
     path: PathBuf,
     events: Events,
+    heartbeat: Heartbeat,
+    others: Arc<Others>,
     stop: CancellationToken,
     /// What the kernel was told and did not answer.
     unanswered: mpsc::Receiver<Input>,
@@ -57,6 +59,7 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         control_groups: vec![],
     };
     let stop = CancellationToken::new();
+    let (heartbeat, others) = (Heartbeat::new(), Arc::<Others>::default());
     let server = Server {
         calls: calls.clone(),
         streams,
@@ -64,6 +67,8 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         metrics,
         policy,
         patient: Arc::new(patient),
+        others: Arc::clone(&others),
+        heartbeat: heartbeat.clone(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
     };
@@ -85,6 +90,8 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         _directory: directory,
         path,
         events,
+        heartbeat,
+        others,
         stop,
         unanswered,
     }
@@ -209,11 +216,7 @@ fn only_root_the_owner_and_the_group_may_call() {
 #[tokio::test]
 async fn a_foreign_caller_hears_why_it_may_not() {
     // Whoever runs this is not one of these, unless it has a very odd number.
-    let policy = Policy {
-        own_uid: 4_000_000_001,
-        root_uid: 4_000_000_002,
-    };
-    let place = place_at("state", policy).await;
+    let place = place_at("state", nobody()).await;
     let answer = ask(&place, "POST", "/v1/cloud/info", "{}").await;
     assert_eq!(
         (answer.0, problem(&answer).code),
@@ -231,6 +234,14 @@ async fn a_socket_may_lie_deeper_than_its_address_can_say() {
 }
 
 async fn open(place: &Place, open: &Open) -> FrameReader<UnixStream> {
+    let (mut stream, _) = upgraded(place).await.into_parts();
+    let frame = Frame::new(Kind::Open, &serde_json::to_vec(open).unwrap());
+    write_frame(&mut stream, &frame).await.unwrap();
+    FrameReader::new(stream)
+}
+
+/// A connection on which a stream may be opened.
+async fn upgraded(place: &Place) -> FrameReader<UnixStream> {
     let mut stream = connect(&place.path).await;
     let request = b"POST /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\
                     Upgrade: welkin-stream/1\r\nContent-Length: 0\r\n\r\n";
@@ -244,8 +255,6 @@ async fn open(place: &Place, open: &Open) -> FrameReader<UnixStream> {
         "{}",
         String::from_utf8_lossy(&head)
     );
-    let frame = Frame::new(Kind::Open, &serde_json::to_vec(open).unwrap());
-    write_frame(&mut stream, &frame).await.unwrap();
     FrameReader::new(stream)
 }
 
@@ -360,4 +369,235 @@ async fn a_stopped_server_closes_idle_connections() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
     assert_eq!(nothing, b"");
+}
+
+/// Plays the shim of an object: takes one connection and its first frame.
+struct FakeShim(std::os::unix::net::UnixListener, ObjectId);
+
+impl FakeShim {
+    fn new(place: &Place) -> Self {
+        let object = ObjectId([4; 16]);
+        let directory = place.path.parent().unwrap().join(object.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(directory.join("shim.sock"));
+        let listener = listener.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener, object)
+    }
+
+    async fn accept(self) -> FrameReader<UnixStream> {
+        let listener = UnixListener::from_std(self.0).unwrap();
+        let mut reader = FrameReader::new(listener.accept().await.unwrap().0);
+        let opening = reader.next().await.unwrap().unwrap();
+        assert_eq!(opening.kind, Kind::Open);
+        reader
+    }
+}
+
+/// Whether the other side has closed, not only ended what it sends.
+fn is_closed(socket: &UnixStream) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    poll(&mut asked, PollTimeout::ZERO).unwrap();
+    asked[0].revents().unwrap().contains(PollFlags::POLLHUP)
+}
+
+fn exec() -> What {
+    let program = wire::spec::Program {
+        arguments: vec!["sleep".to_owned(), "1000".to_owned()],
+        ..wire::spec::Program::default()
+    };
+    What::Exec { program }
+}
+
+/// A program that says nothing: nobody writes to its caller, so nobody noticed that it had left.
+/// The program was never hung up, and its stream never given back.
+#[tokio::test]
+async fn a_caller_that_leaves_a_silent_program_is_noticed() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let caller = open(&place, &Open { node, object, what }).await;
+    let (shim, _) = shim.accept().await.into_parts();
+    drop(caller);
+    let closing = async {
+        while !is_closed(&shim) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), closing)
+        .await
+        .expect("the far end sees the close");
+}
+
+#[tokio::test]
+async fn a_caller_that_only_sends_no_more_still_hears_the_program() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let (mut caller, _) = open(&place, &Open { node, object, what })
+        .await
+        .into_parts();
+    let mut shim = shim.accept().await;
+    caller.shutdown().await.unwrap();
+    assert_eq!(shim.next().await.unwrap(), None);
+    // Longer than it takes to notice a caller that has left.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let (mut shim, _) = shim.into_parts();
+    let said = Frame::new(Kind::Stdout, b"late");
+    write_frame(&mut shim, &said).await.unwrap();
+    let mut caller = FrameReader::new(caller);
+    assert_eq!(caller.next().await.unwrap(), Some(said));
+}
+
+/// The `Open` frame was decoded and encoded anew: a field that this version does not know was lost
+/// on the way, and one that had grown beyond a frame was cut.
+#[tokio::test]
+async fn what_opens_a_stream_is_passed_on_as_it_came() {
+    let place = place().await;
+    let shim = FakeShim::new(&place);
+    let (node, object, what) = (NodeId([0; 32]), shim.1, exec());
+    let mut json = serde_json::to_value(Open { node, object, what }).unwrap();
+    json["tomorrow"] = "a field of a later version".into();
+    let stream = upgraded(&place).await;
+    let opening = Frame::new(Kind::Open, json.to_string().as_bytes());
+    let (mut stream, _) = stream.into_parts();
+    write_frame(&mut stream, &opening).await.unwrap();
+    let listener = UnixListener::from_std(shim.0).unwrap();
+    let mut shim = FrameReader::new(listener.accept().await.unwrap().0);
+    assert_eq!(shim.next().await.unwrap(), Some(opening));
+}
+
+/// A reader of a log held a thread while it was slow; sixteen of them held all.
+#[test]
+fn a_slow_reader_of_a_log_holds_no_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let place = place().await;
+        let object = ObjectId([3; 16]);
+        let directory = place.path.parent().unwrap().join(object.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let mut log = drivers::log::Writer::open(&directory, 8 * 1024 * 1024).unwrap();
+        for number in 0..200 {
+            log.append(drivers::log::Stream::Stdout, number, &[b'a'; 16 * 1024])
+                .unwrap();
+        }
+        let open_log = || {
+            let what = What::Logs {
+                follow: false,
+                tail_lines: None,
+                since_ms: None,
+            };
+            let (node, object) = (NodeId([0; 32]), object);
+            Open { node, object, what }
+        };
+        let mut slow = open(&place, &open_log()).await;
+        assert_eq!(slow.next().await.unwrap().unwrap().kind, Kind::Log);
+        let mut quick = open(&place, &open_log()).await;
+        let mut records = 0;
+        let reading = async {
+            while let Some(frame) = quick.next().await.unwrap() {
+                records += usize::from(frame.kind == Kind::Log);
+            }
+        };
+        timeout(Duration::from_secs(10), reading).await.unwrap();
+        assert_eq!(records, 200);
+    });
+}
+
+#[tokio::test]
+async fn a_follower_that_was_too_slow_is_told_how_many_events_it_missed() {
+    let place = place().await;
+    place.events.push(event("first", 1));
+    let what = What::Events {
+        follow: true,
+        since_ms: None,
+    };
+    let (node, object) = (NodeId([0; 32]), ObjectId([0; 16]));
+    let mut reader = open(&place, &Open { node, object, what }).await;
+    assert_eq!(next_event(&mut reader).await.subject, "first");
+    // More than the ring and the connection hold, before the follower has its turn.
+    for number in 0..5000 {
+        place.events.push(event(&number.to_string(), number));
+    }
+    let told = next_event(&mut reader).await;
+    assert_eq!(
+        (told.kind.as_str(), told.subject.as_str()),
+        ("events.lost", "904")
+    );
+    assert_eq!(next_event(&mut reader).await.subject, "904");
+}
+
+#[tokio::test]
+async fn a_node_whose_loop_does_not_turn_is_not_healthy() {
+    let place = place().await;
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
+    place.heartbeat.0.store(0, Ordering::Relaxed);
+    let answer = ask(&place, "GET", "/v1/health", "").await;
+    assert_eq!(answer.0, 503);
+    assert!(problem(&answer).detail.contains("done nothing"));
+    place.heartbeat.beat();
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
+}
+
+/// The server waited an hour where its document said a minute.
+#[test]
+fn each_call_has_the_deadline_that_is_promised() {
+    let of = |path: &str, body: &str| deadline(&api::parse(path, body.as_bytes()).unwrap());
+    assert_eq!(of("cloud/info", "{}"), Some(Duration::from_secs(60)));
+    assert_eq!(
+        of("app/stop", r#"{"target":"a","grace_ms":90000}"#),
+        Some(Duration::from_secs(150))
+    );
+    assert_eq!(of("app/wait", r#"{"target":"a"}"#), None);
+}
+
+fn nobody() -> Policy {
+    // Whoever runs this test is not one of these, unless it has a very odd number.
+    Policy {
+        own_uid: 4_000_000_001,
+        root_uid: 4_000_000_002,
+    }
+}
+
+/// Any user could hold all places of callers who are not known yet, and members of the group were
+/// turned away without a word.
+#[tokio::test]
+async fn one_user_takes_few_places_and_is_told_when_there_is_none() {
+    let place = place_at("state", nobody()).await;
+    let mut held = Vec::new();
+    for _ in 0..OTHERS_OF_USER_MAX {
+        held.push(connect(&place.path).await);
+    }
+    while place.others.waiting().values().sum::<usize>() < OTHERS_OF_USER_MAX {
+        tokio::task::yield_now().await;
+    }
+    let mut refused = connect(&place.path).await;
+    let mut text = String::new();
+    refused.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 429 "), "{text}");
+    assert!(text.contains(r#""code":"busy""#), "{text}");
+    // Another user has places of their own.
+    assert!(place.others.place(4_000_000_003).is_some());
+    drop(held);
+    while !place.others.waiting().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_user_who_may_call_needs_no_place_the_next_time() {
+    let place = place_at("state", nobody()).await;
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let _taken: Vec<_> = (0..OTHERS_MAX)
+        .map(|number| place.others.place(u32::try_from(number).unwrap() + 5000))
+        .collect();
+    place.others.permit(uid.as_raw(), gid.as_raw());
+    assert_eq!(ask(&place, "GET", "/v1/health", "").await.0, 200);
 }

@@ -10,7 +10,8 @@ use rand::RngExt;
 use wire::call::{Invitation, Invite, NodeState, NodeSummary, Problem, ProblemCode, Response};
 use wire::id::{NodeId, TicketId, UnixMillis};
 use wire::peer::{
-    Door, JoinAnswer, JoinRequest, News, Signature, Statement, StatementBody, Ticket, TicketBody,
+    Door, JoinAnswer, JoinRequest, News, Signature, Statement, StatementBody,
+    TICKET_CHARACTERS_MAX, Ticket, TicketBody,
 };
 
 use super::{Kernel, Origin};
@@ -138,7 +139,7 @@ impl Kernel {
                 });
             }
         }
-        let body = TicketBody {
+        let mut body = TicketBody {
             cloud: self.config.cloud,
             id: TicketId(self.rng.random()),
             issuer: self.me,
@@ -147,6 +148,7 @@ impl Kernel {
             labels: invite.labels,
             doors,
         };
+        shorten(&mut body);
         self.sign(body.signed_bytes(), SignPurpose::Ticket { origin, body });
     }
 
@@ -274,6 +276,28 @@ impl Kernel {
     }
 }
 
+/// Leaves out addresses and doors until the line that people hand around can be read again: first
+/// the last addresses, which are the least likely to be reached, then the last doors.
+fn shorten(body: &mut TicketBody) {
+    let fits = |body: &TicketBody| {
+        let signature = Signature([0; 64]);
+        let body = body.clone();
+        let text = Ticket { body, signature }.to_text();
+        text.is_ok_and(|text| text.len() <= TICKET_CHARACTERS_MAX)
+    };
+    while !fits(body) {
+        let longest = body.doors.iter_mut().max_by_key(|it| it.addresses.len());
+        match longest {
+            Some(door) if door.addresses.len() > 1 => drop(door.addresses.pop()),
+            Some(_) | None => {
+                if body.doors.pop().is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// Labels that a ticket may give: few, and short enough for one line.
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
@@ -291,4 +315,45 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four doors with sixteen IPv6 addresses each made a line that no machine could read.
+    #[test]
+    fn a_ticket_of_doors_with_many_addresses_can_be_read_again() {
+        let address = |number: usize| {
+            alloc::format!("[2001:0db8:1111:2222:3333:4444:5555:{number:04x}]:65535")
+        };
+        let door = |number: u8| Door {
+            node: NodeId([number; 32]),
+            addresses: (0..wire::fact::ADDRESSES_MAX).map(address).collect(),
+        };
+        let label = "a".repeat(wire::spec::NAME_CHARACTERS_MAX - 1);
+        let labels = (0..TICKET_LABELS_MAX)
+            .map(|number| (alloc::format!("{label}{number}"), label.clone()))
+            .collect();
+        let mut body = TicketBody {
+            cloud: wire::id::CloudId([1; 32]),
+            id: TicketId([2; 16]),
+            issuer: NodeId([0; 32]),
+            uses: TICKET_USES_MAX,
+            not_after: UnixMillis(u64::MAX),
+            labels,
+            doors: (0..4).map(door).collect(),
+        };
+        shorten(&mut body);
+        let ticket = Ticket {
+            body,
+            signature: Signature([255; 64]),
+        };
+        let read = Ticket::from_text(&ticket.to_text().unwrap());
+        assert_eq!(read.as_ref(), Ok(&ticket));
+        let doors = &ticket.body.doors;
+        assert_eq!(doors[0].node, NodeId([0; 32]));
+        assert!(doors.iter().all(|door| !door.addresses.is_empty()));
+        assert_eq!(doors[0].addresses[0], address(0));
+    }
 }
