@@ -3,6 +3,8 @@
 //! ```text
 //! cargo xtask tidy                          rules that no compiler checks
 //! cargo xtask sim --seconds 60 --seed 1     random faults against whole kernels, until time is up
+//! cargo xtask sim --seed 1 --events 900      one failure with more of what happened before it
+//! cargo xtask sim --seconds 60 --all        the first, and goes on after a failure; a line for each
 //! cargo xtask bench                         every promised figure, beside its peers; needs root
 //! ```
 #![expect(
@@ -26,7 +28,8 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(arguments.get(1..).unwrap_or_default()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | bench [NAME…] [--runs N] | sim [--seconds N] [--seed N]"
+                "usage: cargo xtask tidy | bench [NAME…] [--runs N] | sim [--seconds N] [--seed N] \
+                 [--events N] [--all]"
             );
             ExitCode::from(2)
         }
@@ -61,7 +64,15 @@ fn run_sim(arguments: &[String]) -> ExitCode {
     let seed = value("--seed").unwrap_or(1);
     println!("sim: {seconds} s from seed {seed}");
     let began = bench::now();
-    match sim::swarm::run_for(|_| began.elapsed() < Duration::from_secs(seconds), seed) {
+    if arguments.iter().any(|argument| argument == "--all") {
+        return run_all(seed, || began.elapsed() < Duration::from_secs(seconds));
+    }
+    let mut options = sim::swarm::Options::default();
+    if let Some(events) = value("--events").and_then(|events| usize::try_from(events).ok()) {
+        options.events = events;
+    }
+    let go_on = |_: &sim::swarm::Summary| began.elapsed() < Duration::from_secs(seconds);
+    match sim::swarm::run_with(go_on, seed, &options) {
         Ok(summary) => {
             println!("{summary:#?}");
             ExitCode::SUCCESS
@@ -70,6 +81,26 @@ fn run_sim(arguments: &[String]) -> ExitCode {
             println!("{failure}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Seeds from the first one on until the time is up; one line for each failure.
+fn run_all(first_seed: u64, mut go_on: impl FnMut() -> bool) -> ExitCode {
+    let options = sim::swarm::Options::default();
+    let (mut seed, mut failures) = (first_seed, 0_u64);
+    while go_on() {
+        if let Err(failure) = sim::swarm::swarm(seed, &options) {
+            failures += 1;
+            println!("seed {seed}: {}", failure.what.join("; "));
+        }
+        seed = seed.wrapping_add(1);
+    }
+    let seeds = seed.wrapping_sub(first_seed);
+    println!("{failures} of {seeds} seeds fail");
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -101,7 +101,14 @@ impl Directory {
             .or_default()
             .entry(node)
             .or_insert(versions);
-        *copy = (*copy).max(versions);
+        *copy = (copy.0.max(versions.0), copy.1.max(versions.1));
+    }
+
+    /// Forgets what others than these have of an app.
+    pub(crate) fn forget_copies_but(&mut self, app: AppId, guardians: &[NodeId]) {
+        if let Some(copies) = self.copies.get_mut(&app) {
+            copies.retain(|node, _| guardians.contains(node));
+        }
     }
 
     /// Forgets what `node` had: it may have lost it.
@@ -121,7 +128,7 @@ impl Directory {
         let has = |node: &NodeId| {
             copies
                 .and_then(|all| all.get(node))
-                .is_some_and(|it| *it >= newest)
+                .is_some_and(|it| it.0 >= newest.0 && it.1 >= newest.1)
         };
         guardians
             .iter()
@@ -140,6 +147,7 @@ pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
     if other.version > mine.version {
         mine.version = other.version;
         mine.objects = other.objects;
+        mine.objects_born = other.objects_born;
         mine.decisions = other.decisions;
         mine.decisions.truncate(DECISIONS_MAX);
     }
@@ -203,6 +211,7 @@ mod tests {
                 born: at(0),
             },
             objects: Vec::new(),
+            objects_born: Version::default(),
             decisions: alloc::vec![wire::call::Decision {
                 index: 0,
                 at: UnixMillis(version),

@@ -437,6 +437,7 @@ mod tests {
                 born: Version::default(),
             },
             objects: slots.iter().enumerate().map(object).collect(),
+            objects_born: Version::default(),
             decisions: vec![],
         }
     }

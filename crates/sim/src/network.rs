@@ -19,6 +19,9 @@ pub struct Weather {
     pub jitter_per_mille: u32,
     /// Transmissions that are held up for long, so that later ones overtake them.
     pub straggle_per_mille: u32,
+    /// Messages that a healthy link loses: the sender is told, or not, and some arrive all the
+    /// same.
+    pub break_per_mille: u32,
 }
 
 impl Weather {
@@ -28,6 +31,7 @@ impl Weather {
         duplicate_per_mille: 0,
         jitter_per_mille: 100,
         straggle_per_mille: 0,
+        break_per_mille: 0,
     };
 
     /// As bad as a link may be that people still use.
@@ -36,6 +40,13 @@ impl Weather {
         duplicate_per_mille: 10,
         jitter_per_mille: 500,
         straggle_per_mille: 20,
+        break_per_mille: 0,
+    };
+
+    /// A good network on which links break now and then.
+    pub const BRITTLE: Self = Self {
+        break_per_mille: 15,
+        ..Self::FAIR
     };
 }
 
@@ -78,6 +89,11 @@ impl Network {
         self.cut.clear();
     }
 
+    /// Each way that is cut is open again, or not, by chance.
+    pub(crate) fn heal_some(&mut self, random: &mut impl Rng) {
+        self.cut.retain(|_| random.random());
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         self.cut.is_empty()
     }
@@ -109,6 +125,10 @@ impl Network {
 
     pub(crate) fn loses(&self, random: &mut impl Rng) -> bool {
         self.happens(self.weather.loss_per_mille, random)
+    }
+
+    pub(crate) fn breaks(&self, random: &mut impl Rng) -> bool {
+        self.happens(self.weather.break_per_mille, random)
     }
 
     pub(crate) fn doubles(&self, random: &mut impl Rng) -> bool {

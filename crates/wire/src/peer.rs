@@ -486,7 +486,7 @@ pub struct Wanted {
 
 /// What the guardians of an app keep.
 ///
-/// Joins: `wanted` by its version; `objects` and `decisions` go with the larger `version`. An
+/// Joins: `wanted` by its version; all else goes with the larger `version`. An
 /// object that is lost in a join is not lost in the world: its host reports it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppRecord {
@@ -498,6 +498,9 @@ pub struct AppRecord {
     pub wanted: Wanted,
     /// What is known of its objects: hints, owned by their hosts.
     pub objects: Vec<ObjectFacts>,
+    /// [`Wanted::born`] of the app that the objects belong to. A join can bring the objects of an
+    /// older app of the name together with the wish of a newer one; its supervisor drops them.
+    pub objects_born: Version,
     /// Why they are where they are, newest first.
     pub decisions: Vec<Decision>,
 }

@@ -13,7 +13,7 @@ use wire::call::{
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{Answer, AppRecord, Ask, Wanted};
-use wire::spec::{AppSpec, REPLICAS_MAX, Restart, check_name};
+use wire::spec::{AppSpec, REPLICAS_MAX, check_name};
 
 use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
@@ -81,6 +81,7 @@ impl Kernel {
             version,
             wanted,
             objects: Vec::new(),
+            objects_born: version,
             decisions: Vec::new(),
         };
         // What is left of an older app of this name is of no interest any more.
@@ -388,19 +389,11 @@ impl Kernel {
 
     fn start_app(&mut self, origin: Origin, record: &AppRecord) {
         let app = record.app;
-        let spec = record.wanted.spec.as_ref();
-        let always = spec.is_some_and(|spec| spec.restart == Restart::Always);
-        let ending = |it: &&ObjectFacts| it.phase == Phase::Stopping && self.is_reachable(it.node);
-        if let Some(it) = record.objects.iter().find(ending)
-            && !always
-        {
-            let name = alloc::format!("{}/{}", it.app_name, it.index);
-            let problem = conflict(alloc::format!("{name} has not ended yet"));
-            return self.reply(
-                origin,
-                Err(problem.remedy("try again in a moment; welkin kill, if it does not end")),
-            );
-        }
+        let ending = record
+            .objects
+            .iter()
+            .filter(|it| it.phase == Phase::Stopping);
+        self.revived.extend(ending.map(|it| it.object));
         // What cannot be started where it is runs elsewhere; if it comes back, it is surplus.
         let mut left_behind = BTreeSet::new();
         for it in &record.objects {

@@ -14,16 +14,20 @@ use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter, ObjectReport, Wanted};
 use wire::spec::Restart;
 
+use super::region::SETTLE;
 use super::waiting::WAIT_PAUSE;
 use super::{Kernel, Task};
 use crate::directory::{self, Joined};
 use crate::instant::Instant;
 use crate::limits::{
-    ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, SURPLUS_MAX, TOMBSTONE_TERM,
-    TOMBSTONES_MAX,
+    ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, RUN_DEADLINE, SURPLUS_MAX,
+    TOMBSTONE_TERM, TOMBSTONES_MAX,
 };
 use crate::supervisor::{self, Step};
 
+/// How long a node keeps a record that it need not: until all others have noticed that, and will
+/// bring it again when this node is a guardian again.
+const SPARE_TERM: Duration = Duration::from_secs(30);
 /// A host that has not spoken of an object for so long, though it can be reached, is asked.
 const SILENCE: Duration = Duration::from_secs(15);
 /// What a host is asked to do with an object.
@@ -78,6 +82,9 @@ impl Kernel {
     pub(super) fn spread_records(&mut self) {
         let apps: Vec<AppId> = self.directory.iter().map(|record| record.app).collect();
         for app in apps {
+            // Whoever is no guardian may drop its copy.
+            let guardians = directory::guardians(app, self.lasting());
+            self.directory.forget_copies_but(app, &guardians);
             self.copy_record(app);
         }
     }
@@ -92,7 +99,11 @@ impl Kernel {
         let (code, detail) = match self.take_record(record) {
             Joined::Changed | Joined::Same => {
                 self.directory.note_copy(app, from, versions);
-                return Ok(Answer::Done);
+                let mine = self.directory.get(app);
+                let newer = mine.filter(|it| (it.version, it.wanted.version) != versions);
+                return Ok(newer.map_or(Answer::Done, |it| {
+                    Answer::Record(Some(Box::new(it.clone())))
+                }));
             }
             Joined::Full => (ProblemCode::Busy, "the node keeps no more records"),
             Joined::Refused => (ProblemCode::Invalid, "the record cannot be right"),
@@ -111,6 +122,12 @@ impl Kernel {
             return Joined::Refused;
         }
         self.observe(record.version.max(record.wanted.version));
+        // Whoever hears of an app for the first time while others are still to be heard may not be
+        // the one who supervises it, and does not know all of it.
+        let is_news = self.directory.get(app).is_none();
+        if is_news && self.is_unsettled(app) {
+            self.unsettled.insert(app, self.now + SETTLE);
+        }
         let joined = self.directory.join(record);
         if joined == Joined::Changed {
             self.keep_record(app);
@@ -168,6 +185,12 @@ impl Kernel {
         let facts = report.facts;
         let (app, object, node) = (facts.app, facts.object, facts.node);
         self.heard.insert(object, self.now);
+        // While nodes come, a call may wait at a guardian that is no supervisor any more, and sees
+        // only what is written.
+        let is_in_flux = self
+            .came_up
+            .values()
+            .any(|at| *at + RUN_DEADLINE > self.now);
         let Some(record) = self.directory.get_mut(app) else {
             return false;
         };
@@ -204,8 +227,9 @@ impl Kernel {
                     return false;
                 }
                 let ended = old.phase.is_alive() != facts.phase.is_alive();
+                let began = old.phase == Phase::Starting && facts.phase == Phase::Running;
                 *old = facts;
-                ended
+                ended || (began && is_in_flux)
             }
             (None, true) => return false,
             // Reported again, once others of the app are gone.
@@ -241,21 +265,25 @@ impl Kernel {
 
     /// Carries out what supervision plans for an app, when this node supervises it.
     pub(super) fn supervise(&mut self, app: AppId) {
+        if let Some(record) = self.directory.get(app)
+            && self.supervision.has_trouble(app)
+        {
+            let lacking = supervisor::lacking(record, |node| self.reach(node));
+            self.supervision.only_lacking(app, &lacking);
+        }
         self.check_waiters(app);
         if self.supervisor_of(app) != self.me || self.outbox.is_stuck() {
             self.supervision.forget(app);
             return;
         }
+        self.drop_objects_of_others(app);
+        self.revive(app);
         self.give_up_removed_hosts(app);
         let busy = self.supervision.busy(app);
         let Some(record) = self.directory.get(app) else {
             return;
         };
         let steps = supervisor::plan(record, |node| self.reach(node), &busy);
-        if self.supervision.has_trouble(app) {
-            let lacking = supervisor::lacking(record, |node| self.reach(node));
-            self.supervision.only_lacking(app, &lacking);
-        }
         // Those that are to be spread are placed one after the other: each must know where the
         // others went.
         let spec = record.wanted.spec.as_ref();
@@ -290,6 +318,38 @@ impl Kernel {
                     self.lingering.entry(app).or_insert(over);
                 }
             }
+        }
+    }
+
+    /// Starts objects that have ended, and were asked to start while they did.
+    fn revive(&mut self, app: AppId) {
+        let Some(record) = self.directory.get(app).filter(|_| !self.revived.is_empty()) else {
+            return;
+        };
+        let ended: Vec<(ObjectId, NodeId)> = record
+            .objects
+            .iter()
+            .filter(|it| !it.phase.is_alive() && self.revived.contains(&it.object))
+            .map(|it| (it.object, it.node))
+            .collect();
+        let is_wanted = record.wanted.spec.is_some() && !record.wanted.stopped;
+        for (object, node) in ended {
+            self.revived.remove(&object);
+            if is_wanted {
+                self.ask_host(app, (object, node), Wish::Start, None);
+            }
+        }
+    }
+
+    /// Drops objects of an older app of the name that a join brought.
+    fn drop_objects_of_others(&mut self, app: AppId) {
+        let Some(record) = self.directory.get_mut(app) else {
+            return;
+        };
+        if record.objects_born != record.wanted.born {
+            record.objects_born = record.wanted.born;
+            record.objects.clear();
+            self.save_record(app);
         }
     }
 
@@ -523,6 +583,7 @@ impl Kernel {
                 }
             }
         }
+        self.revived.retain(|object| heard.contains_key(object));
         self.heard = heard;
         for (app, node) in doubted {
             self.confirm(app, node);
@@ -563,32 +624,32 @@ impl Kernel {
             self.supervision.touch(app);
         }
         self.spread_records();
+        self.drop_spare_records();
+        self.forget_ended_apps();
+    }
+
+    /// Drops records that others keep, and tombstones whose time is over.
+    fn drop_spare_records(&mut self) {
         let wall = self.wall();
-        let mut over = BTreeMap::new();
+        let mut spare = BTreeMap::new();
         let mut drop = Vec::new();
         for record in self.directory.iter() {
-            let age_ms = wall
-                .0
-                .saturating_sub(record.version.millis.max(record.wanted.version.millis));
-            let guardians = directory::guardians(record.app, self.lasting());
-            let is_waited_for = self.waiters.iter().any(|it| it.app == record.app);
-            let is_elsewhere = !guardians.contains(&self.me)
-                && !is_waited_for
-                && self.supervisor_of(record.app) != self.me
-                && self.directory.lacking(record.app, &guardians).is_empty();
-            match &record.wanted.spec {
-                None if u128::from(age_ms) > TOMBSTONE_TERM.as_millis() => drop.push(record.app),
-                _ if is_elsewhere => drop.push(record.app),
-                Some(_) if self.has_ended(record) => {
-                    let since = self.over_since.get(&record.app).copied();
-                    over.insert(record.app, since.unwrap_or(self.now));
+            let app = record.app;
+            let newest = record.version.max(record.wanted.version);
+            let age_ms = wall.0.saturating_sub(newest.millis);
+            let is_old = u128::from(age_ms) > TOMBSTONE_TERM.as_millis();
+            if is_old && record.wanted.spec.is_none() {
+                drop.push(app);
+            } else if self.is_spare(app) {
+                let since = self.spare_since.get(&app).copied().unwrap_or(self.now);
+                if since + SPARE_TERM <= self.now {
+                    drop.push(app);
+                } else {
+                    spare.insert(app, since);
                 }
-                Some(_) | None => {}
             }
         }
-        let is_due = |(_, since): &(&AppId, &Instant)| **since + ENDED_TERM <= self.now;
-        let forget: Vec<AppId> = over.iter().filter(is_due).map(|(app, _)| *app).collect();
-        self.over_since = over;
+        self.spare_since = spare;
         let is_held = |app| {
             let guardians = directory::guardians(app, self.lasting());
             self.directory.lacking(app, &guardians).is_empty()
@@ -598,7 +659,28 @@ impl Kernel {
             self.directory.remove(app);
             self.write(Table::Records, &app.0, None);
         }
-        for app in forget {
+    }
+
+    /// Whether all who should have the record of an app, and this node need not.
+    fn is_spare(&self, app: AppId) -> bool {
+        let guardians = directory::guardians(app, self.lasting());
+        !guardians.contains(&self.me)
+            && self.supervisor_of(app) != self.me
+            && self.waiters.iter().all(|it| it.app != app)
+            && self.directory.lacking(app, &guardians).is_empty()
+    }
+
+    /// Forgets apps that ended long ago and are not started again.
+    fn forget_ended_apps(&mut self) {
+        let ended = self.directory.iter().filter(|it| self.has_ended(it));
+        let since = |record: &AppRecord| {
+            let known = self.over_since.get(&record.app).copied();
+            (record.app, known.unwrap_or(self.now))
+        };
+        self.over_since = ended.map(since).collect();
+        let is_due = |(_, since): &(&AppId, &Instant)| **since + ENDED_TERM <= self.now;
+        let due = self.over_since.iter().filter(is_due);
+        for app in due.map(|(app, _)| *app).collect::<Vec<_>>() {
             self.forget_app(app);
         }
     }
@@ -630,6 +712,12 @@ impl Kernel {
             Task::Reserve(placing) => self.offered(placing, from, answer),
             Task::Launch(placing) => self.launched(placing, from, answer),
             Task::Store { app, versions } => {
+                // It knew something newer, which whoever stored did not know.
+                if let Ok(Answer::Record(Some(record))) = &answer {
+                    let newer = (record.version, record.wanted.version);
+                    self.take_record((**record).clone());
+                    self.directory.note_copy(app, from, newer);
+                }
                 if answer.is_ok() {
                     self.directory.note_copy(app, from, versions);
                     self.check_waiters(app);

@@ -10,7 +10,7 @@ use wire::call::{ObjectStats, Problem, ProblemCode};
 use wire::disk::Table;
 use wire::driver::DriverReport;
 use wire::fact::{Availability, ObjectFacts, Phase, Usage};
-use wire::id::{AppId, NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{
     Answer, AppRecord, Ask, HostedObject, Message, ObjectFilter, ObjectReport, Placement,
 };
@@ -373,13 +373,22 @@ impl Kernel {
             app,
             version: newest.wanted.version,
             wanted: newest.wanted.clone(),
-            objects: self.local_objects(true, &ObjectFilter::App(app)),
+            objects: self.objects_of(app, newest.wanted.born),
+            objects_born: newest.wanted.born,
             decisions: Vec::new(),
         });
         if newest.wanted.version > record.wanted.version {
             record.wanted = newest.wanted.clone();
         }
         Some(record)
+    }
+
+    /// Objects here that were started for the app of that birth.
+    fn objects_of(&self, app: AppId, born: Version) -> Vec<ObjectFacts> {
+        let all = self.objects.iter();
+        all.filter(|it| it.facts.app == app && it.wanted.born == born)
+            .map(|it| it.facts.clone())
+            .collect()
     }
 
     fn measure(&mut self, origin: Origin, filter: &ObjectFilter) {

@@ -94,13 +94,15 @@ pub struct Kernel {
     overtaken: VecDeque<(NodeId, u64)>,
     /// Calls of `app/wait` between two rounds, and when the next one begins.
     waits: Vec<(Instant, Origin, Box<Request>)>,
+    /// Apps whose record this node need not keep, and since when.
+    spare_since: BTreeMap<AppId, Instant>,
     /// Apps that have ended and are not restarted, and since when that is known here.
     over_since: BTreeMap<AppId, Instant>,
     /// Apps whose newest record may be at a node that has just come back: no objects are placed
     /// for them until the time has come.
     unsettled: BTreeMap<AppId, Instant>,
     /// When nodes came up, this one among them: until [`region::SETTLE`] is over, they may have
-    /// records that are not the newest.
+    /// records that are not the newest; kept while calls may wait that began before.
     came_up: BTreeMap<NodeId, Instant>,
     /// Objects of the apps that are supervised here, and when their hosts last spoke of them.
     heard: BTreeMap<ObjectId, Instant>,
@@ -108,6 +110,8 @@ pub struct Kernel {
     reported_to: BTreeMap<AppId, NodeId>,
     /// What hosts were asked to do with objects and have not answered.
     asked: BTreeSet<(ObjectId, Wish)>,
+    /// Objects that are to be started as soon as they have ended.
+    pub(crate) revived: BTreeSet<ObjectId>,
     /// Apps whose record is being fetched from a host.
     fetching: BTreeSet<AppId>,
     maintain_at: Instant,
@@ -218,12 +222,14 @@ impl Kernel {
             waiters: Vec::new(),
             overtaken: VecDeque::new(),
             waits: Vec::new(),
+            spare_since: BTreeMap::new(),
             over_since: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             came_up: BTreeMap::from([(config.node, now)]),
             heard: BTreeMap::new(),
             reported_to: BTreeMap::new(),
             asked: BTreeSet::new(),
+            revived: BTreeSet::new(),
             fetching: BTreeSet::new(),
             maintain_at: now + MAINTENANCE_PERIOD,
             farewells: Vec::new(),

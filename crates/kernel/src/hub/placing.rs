@@ -51,6 +51,7 @@ impl Kernel {
     pub(super) fn place(&mut self, app: AppId, index: u32) {
         let number = self.next_task();
         self.supervision.begin(app, index, number);
+        let record = self.directory.get(app);
         let placing = Placing {
             app,
             index,
@@ -62,7 +63,7 @@ impl Kernel {
             reasons: Vec::new(),
             is_contended: false,
             second_chances: 0,
-            born: Version::default(),
+            born: record.map(|it| it.wanted.born).unwrap_or_default(),
         };
         self.probe(number, placing);
     }
@@ -200,7 +201,8 @@ impl Kernel {
         let (Some(wanted), Some(spec)) = (&wanted, spec) else {
             return self.give_up(&placing);
         };
-        if wanted.stopped || placing.index >= spec.replicas {
+        let is_other = wanted.born != placing.born;
+        if wanted.stopped || placing.index >= spec.replicas || is_other {
             return self.give_up(&placing);
         }
         let Some(best) = placement::best(spec, &placing.offers) else {
@@ -234,7 +236,6 @@ impl Kernel {
             epoch: 1,
             wanted: wanted.clone(),
         };
-        placing.born = wanted.born;
         self.placings.insert(number, placing);
         let ask = Ask::Launch {
             lease,

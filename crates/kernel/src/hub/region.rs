@@ -13,7 +13,7 @@ use wire::peer::{BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 use super::{Kernel, statement_key};
 use crate::auth::Learned;
 use crate::directory;
-use crate::limits::{CALL_DEADLINE, FAREWELL_TERM};
+use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, RUN_DEADLINE};
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
 use crate::world::Output;
@@ -67,7 +67,7 @@ impl Kernel {
     fn node_up(&mut self, node: NodeId) {
         let name = self.measurement.name(node);
         self.event("node.up", name.clone(), alloc::format!("{name} answers"));
-        self.came_up.retain(|_, at| *at + SETTLE > self.now);
+        self.came_up.retain(|_, at| *at + RUN_DEADLINE > self.now);
         self.came_up.insert(node, self.now);
         self.unsettle_apps_of(node);
         if let Some(mine) = self.measurement.get(self.me).cloned() {

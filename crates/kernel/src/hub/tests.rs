@@ -273,6 +273,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
             born: version,
         },
         objects: Vec::new(),
+        objects_born: Version::default(),
         decisions: Vec::new(),
     }
 }

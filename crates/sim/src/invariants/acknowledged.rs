@@ -20,13 +20,7 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
                 Ok(inspection) => inspection,
                 Err(why) => return Err(format!("{who} cannot say what {name} is: {why}")),
             };
-            let found = inspection
-                .as_ref()
-                .map_or(Wish::Absent, |it| Wish::Present {
-                    replicas: it.spec.replicas,
-                    stopped: it.stopped,
-                    lasting: it.spec.restart != wire::spec::Restart::No,
-                });
+            let found = Wish::of(inspection.as_ref());
             if !wishes.contains(&found) {
                 return Err(format!(
                     "{who} says that {name} is {found:?}; it can only be one of {wishes:?}"
@@ -49,15 +43,5 @@ pub(super) fn agreed(survey: &Survey, name: &str) -> Option<Wish> {
     let inspections = survey.inspections.iter();
     let mut of_it = inspections.filter(|((_, app), _)| app == name);
     let (_, inspection) = of_it.next()?;
-    Some(
-        inspection
-            .as_ref()
-            .ok()?
-            .as_ref()
-            .map_or(Wish::Absent, |it| Wish::Present {
-                replicas: it.spec.replicas,
-                stopped: it.stopped,
-                lasting: it.spec.restart != wire::spec::Restart::No,
-            }),
-    )
+    Some(Wish::of(inspection.as_ref().ok()?.as_ref()))
 }

@@ -7,6 +7,9 @@
 use super::{Seen, Watch};
 use crate::world::{MachineId, World};
 
+/// The variable in which made-up programs are told their port: a launch does not name it.
+pub const PORT: &str = "PORT";
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Capacity;
@@ -22,7 +25,8 @@ impl Watch for Capacity {
         };
         let mut cpu_millis = u64::from(launch.resources.cpu_millis);
         let mut memory_bytes = launch.resources.memory_bytes;
-        for (_, other) in world.programs(machine) {
+        let others = world.programs(machine);
+        for (_, other) in others.filter(|(object, _)| *object != launch.object) {
             cpu_millis += u64::from(other.resources.cpu_millis);
             memory_bytes = memory_bytes.saturating_add(other.resources.memory_bytes);
         }
@@ -38,6 +42,16 @@ impl Watch for Capacity {
             let exist = has.memory_bytes;
             return Some(format!("{name} promises {memory_bytes} of {exist} bytes"));
         }
-        None
+        let ports = |tag: &wire::driver::Launch| -> Option<u16> {
+            tag.program.environment.get(PORT)?.parse().ok()
+        };
+        let port = ports(launch)?;
+        let (_, owner) = world
+            .programs(machine)
+            .find(|(object, other)| *object != launch.object && ports(other) == Some(port))?;
+        let (app, index) = (&owner.app_name, owner.index);
+        Some(format!(
+            "{name} gives port {port} away, which {app}/{index} holds"
+        ))
     }
 }

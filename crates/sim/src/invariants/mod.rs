@@ -5,14 +5,18 @@
 //! liveness and convergence.
 
 mod acknowledged;
-mod capacity;
+pub mod capacity;
 mod converged;
 mod expelled;
 mod guarded;
 mod honest;
 mod no_orphan;
 mod one_life;
+pub mod one_run;
+mod recorded;
 pub mod survey;
+mod untroubled;
+mod unwasted;
 mod wanted_count;
 
 use std::fmt;
@@ -48,6 +52,7 @@ pub trait Watch: fmt::Debug {
 pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
     vec![
         Box::new(one_life::OneLife),
+        Box::new(one_run::OneRun::default()),
         Box::new(capacity::Capacity),
         Box::new(expelled::Expelled),
         Box::new(honest::Honest),
@@ -58,12 +63,15 @@ pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
 type Check = fn(&Survey) -> Result<(), String>;
 
 /// What must hold some time after a heal.
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 8] = [
     ("converged", converged::check),
     ("acknowledged", acknowledged::check),
     ("wanted count", wanted_count::check),
     ("no orphan", no_orphan::check),
     ("guarded", guarded::check),
+    ("recorded", recorded::check),
+    ("untroubled", untroubled::check),
+    ("unwasted", unwasted::check),
 ];
 
 /// What does not hold, in sentences.

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use wire::call::{AppList, Apps, Inspect, Inspection, NodeList, Nodes, ProblemCode, Response};
 use wire::disk::Table;
+use wire::fact::ObjectFacts;
 use wire::id::{NodeId, ObjectId};
 use wire::peer::AppRecord;
+use wire::spec::{AppSpec, Restart};
 
+use super::one_run::JOB;
 use crate::world::{Call, MachineId, Outcome, World};
 
 /// How long the answers may take.
@@ -25,9 +28,67 @@ pub enum Wish {
         replicas: u32,
         /// Stopped by a person.
         stopped: bool,
-        /// It goes on until somebody ends it; otherwise its objects may have ended by themselves.
-        lasting: bool,
+        /// When it has ended.
+        kind: Kind,
     },
+}
+
+/// When an app has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// When somebody ends it.
+    Always,
+    /// The same: it is started again after every failure, and does not end without one.
+    Retried,
+    /// Perhaps by itself.
+    Single,
+    /// When it has done its work, which is done once.
+    Job,
+    /// The same, and then there is no such app any more.
+    Once,
+}
+
+impl Kind {
+    /// Whether it goes on until somebody ends it.
+    #[must_use]
+    pub fn lasts(self) -> bool {
+        match self {
+            Self::Always | Self::Retried => true,
+            Self::Single | Self::Job | Self::Once => false,
+        }
+    }
+}
+
+impl Wish {
+    /// What an inspection says that an app is.
+    #[must_use]
+    pub fn of(inspection: Option<&Inspection>) -> Self {
+        inspection.map_or(Self::Absent, |it| Self::Present {
+            replicas: it.spec.replicas,
+            stopped: it.stopped,
+            kind: kind_of(&it.spec),
+        })
+    }
+
+    /// When the app has ended, if there is one.
+    #[must_use]
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Absent => None,
+            Self::Present { kind, .. } => Some(kind),
+        }
+    }
+}
+
+fn kind_of(spec: &AppSpec) -> Kind {
+    match spec.restart {
+        _ if spec.remove_when_done => Kind::Once,
+        Restart::Always => Kind::Always,
+        Restart::OnFailure { retries_max: None } => Kind::Retried,
+        Restart::OnFailure { .. } => Kind::Single,
+        Restart::No if spec.program.environment.contains_key(JOB) => Kind::Job,
+        Restart::No => Kind::Single,
+    }
 }
 
 /// What must be the case.
@@ -39,6 +100,8 @@ pub struct Expected {
     pub members: BTreeSet<NodeId>,
     /// For each app, all that it may be: more than one when nobody was told which.
     pub apps: BTreeMap<String, BTreeSet<Wish>>,
+    /// Some node was removed from the cloud, perhaps with objects that run once.
+    pub has_removed: bool,
 }
 
 /// A program that truly runs.
@@ -128,6 +191,54 @@ impl Survey {
             world.abandon(call);
         }
         survey
+    }
+
+    /// An app, as those who are up describe it; they may not agree.
+    pub fn described<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (MachineId, &'a Inspection)> {
+        let of_it = self
+            .inspections
+            .iter()
+            .filter(move |((_, app), _)| app == name);
+        of_it.filter_map(|((machine, _), it)| Some((*machine, it.as_ref().ok()?.as_ref()?)))
+    }
+
+    /// The facts of all objects on nodes that are up, as their hosts tell them to whoever asked
+    /// first.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectFacts> {
+        let first = self.apps.values().flatten().next();
+        first.into_iter().flat_map(|it| &it.objects)
+    }
+
+    /// Nothing of an app runs or will: it is not there, was stopped, or has done its work.
+    #[must_use]
+    pub fn is_over(&self, name: &str) -> bool {
+        let mut own = self.objects().filter(|it| it.app_name == name).peekable();
+        let has_objects = own.peek().is_some();
+        let is_still = own.all(|it| !it.phase.is_alive());
+        match super::acknowledged::agreed(self, name) {
+            None => false,
+            Some(Wish::Absent) => true,
+            Some(Wish::Present { stopped, kind, .. }) => {
+                is_still && (stopped || (has_objects && !kind.lasts()))
+            }
+        }
+    }
+
+    /// Apps that have done their work and are to remove themselves.
+    #[must_use]
+    pub fn lingering(&self) -> BTreeSet<String> {
+        let is_once = |name: &String| {
+            let wish = super::acknowledged::agreed(self, name);
+            wish.and_then(Wish::kind) == Some(Kind::Once)
+        };
+        let names = self.expected.apps.keys();
+        let over = names.filter(|name| is_once(name) && self.is_over(name));
+        // An object on a node that is away, or will never be back, may not have ended.
+        let is_whole = self.expected.up == self.expected.members && !self.expected.has_removed;
+        over.filter(|_| is_whole).cloned().collect()
     }
 
     /// The name of a machine.

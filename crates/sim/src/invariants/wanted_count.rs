@@ -2,30 +2,26 @@
 //!
 //! "Keeps the wanted count alive by itself; after it heals the surplus is retired" (`DESIGN.md`
 //! section 3, `--on-partition available`): every slot of an app that is to run has one living
-//! object, which may be waiting to be started again, and a stopped app has none.
+//! object, which may be waiting to be started again, and a stopped app has none. What runs once has
+//! an object that runs or has run. A slot may be empty when nobody can take its object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wire::call::{NodeState, NodeSummary};
 use wire::id::ObjectId;
+use wire::spec::{AppSpec, Constraint, Operator};
 
 use super::acknowledged::agreed;
 use super::survey::{Survey, Wish};
 
 pub(super) fn check(survey: &Survey) -> Result<(), String> {
     for name in survey.expected.apps.keys() {
-        let mut slots: BTreeMap<u32, BTreeSet<ObjectId>> = BTreeMap::new();
-        for it in survey.running.iter().filter(|it| it.app == *name) {
-            slots.entry(it.index).or_default().insert(it.object);
-        }
-        for facts in survey.apps.values().flatten().flat_map(|it| &it.objects) {
-            if facts.app_name == *name && facts.phase.is_alive() {
-                slots.entry(facts.index).or_default().insert(facts.object);
-            }
-        }
+        let slots = living(survey, name);
         let Some(Wish::Present {
-            replicas,
             stopped,
-            lasting,
+            replicas,
+            kind,
+            ..
         }) = agreed(survey, name)
         else {
             continue;
@@ -33,15 +29,102 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
         if stopped && !slots.is_empty() {
             return Err(format!("{name} is stopped and runs: {slots:?}"));
         }
-        if stopped {
-            continue;
+        if let Some((index, objects)) = slots.iter().find(|(_, objects)| objects.len() > 1) {
+            return Err(format!("{name}/{index} has {} objects", objects.len()));
         }
-        for index in 0..replicas {
-            let objects = slots.get(&index).map_or(0, BTreeSet::len);
-            if objects > 1 || (objects == 0 && lasting) {
-                return Err(format!("{name}/{index} has {objects} objects"));
-            }
+        if let Some(index) = missing(survey, name)
+            && let Some((_, inspection)) = survey.described(name).next()
+            && let Some(node) = taker(survey, &inspection.spec)
+        {
+            return Err(format!(
+                "{name}/{index} of {replicas} has no object ({kind:?}), and {node} could take it"
+            ));
         }
     }
     Ok(())
+}
+
+/// Living objects by slot, those that truly run and those that hosts know.
+fn living(survey: &Survey, name: &str) -> BTreeMap<u32, BTreeSet<ObjectId>> {
+    let mut slots: BTreeMap<u32, BTreeSet<ObjectId>> = BTreeMap::new();
+    for it in survey.running.iter().filter(|it| it.app == name) {
+        slots.entry(it.index).or_default().insert(it.object);
+    }
+    for facts in survey.apps.values().flatten().flat_map(|it| &it.objects) {
+        if facts.app_name == name && facts.phase.is_alive() {
+            slots.entry(facts.index).or_default().insert(facts.object);
+        }
+    }
+    slots
+}
+
+/// A slot without an object that there should be.
+pub(super) fn missing(survey: &Survey, name: &str) -> Option<u32> {
+    let Some(Wish::Present {
+        replicas,
+        stopped: false,
+        kind,
+    }) = agreed(survey, name)
+    else {
+        return None;
+    };
+    let living = living(survey, name);
+    let has_run = |index: u32| {
+        let records = survey.records.iter().flat_map(|(_, it)| &it.objects);
+        let mut own = survey
+            .objects()
+            .chain(records)
+            .filter(|it| it.app_name == name);
+        own.any(|it| it.index == index)
+    };
+    let is_served = |index: u32| {
+        living.contains_key(&index)
+            || (!kind.lasts() && (has_run(index) || survey.expected.has_removed))
+    };
+    (0..replicas).find(|index| !is_served(*index))
+}
+
+/// A node that could take another object.
+fn taker<'a>(survey: &'a Survey, spec: &AppSpec) -> Option<&'a str> {
+    let nodes = survey.nodes.values().flatten().next()?;
+    let fits = |it: &&NodeSummary| {
+        let pinned = spec.placement.host.as_ref();
+        let has = &it.capacity;
+        let others = survey
+            .objects()
+            .filter(|other| other.node == it.node && other.phase.is_alive());
+        let mut cpu_millis = spec.resources.cpu_millis;
+        let mut memory_bytes = spec.resources.memory_bytes;
+        let mut port_is_free = true;
+        for other in others {
+            let Some((_, of)) = survey.described(&other.app_name).next() else {
+                return false;
+            };
+            cpu_millis += of.spec.resources.cpu_millis;
+            memory_bytes += of.spec.resources.memory_bytes;
+            port_is_free &= !of
+                .spec
+                .ports
+                .values()
+                .any(|port| spec.ports.values().any(|it| it == port));
+        }
+        it.state == NodeState::Up
+            && pinned.is_none_or(|name| *name == it.name)
+            && spec
+                .placement
+                .constraints
+                .iter()
+                .all(|constraint| holds(constraint, it))
+            && cpu_millis <= has.cpu_millis
+            && memory_bytes <= has.memory_bytes
+            && port_is_free
+    };
+    nodes.nodes.iter().find(fits).map(|it| it.name.as_str())
+}
+
+/// Whether a constraint on a label holds.
+fn holds(constraint: &Constraint, node: &NodeSummary) -> bool {
+    let key = constraint.attribute.trim_start_matches("label.");
+    let is_equal = node.labels.get(key) == Some(&constraint.value);
+    is_equal == (constraint.operator == Operator::Equal)
 }

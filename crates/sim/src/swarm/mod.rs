@@ -3,9 +3,11 @@
 //!
 //! One number makes a run, and the same number makes the same run again.
 
+mod deed;
 mod model;
 mod trouble;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use crate::invariants::faults;
 use crate::invariants::survey::{Expected, Survey};
 use crate::latency::Matrix;
 use crate::network::Weather;
-use crate::world::{Counts, Hardware, JoinOutcome, MachineId, Off, World};
-use model::Model;
+use crate::world::{Counts, JoinOutcome, MachineId, Off, World};
+use model::{Model, View};
 use trouble::Trouble;
 use wire::call::{Invite, Response};
 
@@ -26,12 +28,19 @@ use wire::call::{Invite, Response};
 const MEETING: Duration = Duration::from_secs(15);
 /// How often a healed cloud is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long everything must stay right once it is, and how often that is looked at.
+const HOLD: Duration = Duration::from_secs(30);
+const GLANCE: Duration = Duration::from_secs(5);
+/// How long the ticket is good for: longer than a wall clock is set ahead.
+const TICKET_S: u64 = 30 * 86_400;
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many machines.
+    /// How many machines, in most runs.
     pub machines: RangeInclusive<usize>,
+    /// How many in one of four.
+    pub few: RangeInclusive<usize>,
     /// Calls and nothing else, so that something is there to be lost.
     pub calm: Duration,
     /// Calls and faults.
@@ -45,10 +54,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Five to seven machines in cities, about sixty seconds.
+    /// Five to seven machines in cities, or fewer, about a hundred seconds.
     fn default() -> Self {
         Self {
             machines: 5..=7,
+            few: 1..=4,
             calm: Duration::from_secs(10),
             chaos: Duration::from_secs(30),
             heal: Duration::from_secs(120),
@@ -173,17 +183,21 @@ struct Run {
 impl Run {
     fn new(seed: u64, options: &Options) -> Self {
         let mut world = World::new(seed, options.matrix.clone());
-        let count = world.random().random_range(options.machines.clone());
-        for number in 0..count {
-            let mut hardware = Hardware::ordinary(&format!("n{number}"));
-            hardware.place = world.random().random_range(0..options.matrix.places());
-            hardware.wall_ahead_ms = world.random().random_range(-1500..1500);
+        let are_few = world.random().random_range(0..4) == 0;
+        let range = if are_few {
+            &options.few
+        } else {
+            &options.machines
+        };
+        let count = world.random().random_range(range.clone());
+        for _ in 0..count {
+            let hardware = trouble::some_hardware(&mut world);
             world.add(hardware);
         }
         Self {
             world,
             model: Model::new(),
-            trouble: Trouble::default(),
+            trouble: Trouble::new(),
             seen: String::new(),
         }
     }
@@ -191,12 +205,15 @@ impl Run {
     fn all(&mut self, options: &Options) -> Result<Stats, Vec<String>> {
         self.assemble()?;
         self.go_on(options.calm, false)?;
-        if self.world.random().random() {
-            self.world.weather(Weather::ROUGH);
+        match self.world.random().random_range(0..4) {
+            0 => self.world.weather(Weather::BRITTLE),
+            1 | 2 => self.world.weather(Weather::ROUGH),
+            _ => {}
         }
         self.go_on(options.chaos, true)?;
-        self.heal();
+        self.heal()?;
         let healed_after = self.demand(options.heal)?;
+        self.hold()?;
         if self.world.random().random_range(0..3) == 0 {
             self.cut_all_power();
             self.demand(options.heal)?;
@@ -215,18 +232,10 @@ impl Run {
         let founder = MachineId(0);
         self.world.found(founder);
         self.world.pass(Duration::from_secs(1));
-        let invite = Invite {
-            uses: 100,
-            ttl_s: 3600,
-            labels: Default::default(),
-        };
-        let invitation = self.world.ask(founder, invite, Duration::from_secs(10));
-        let Ok(Response::Invite(invitation)) = invitation else {
-            return Err(vec![format!("no ticket: {invitation:?}")]);
-        };
+        self.trouble.ticket = self.invite(founder)?;
         let joiners: Vec<MachineId> = self.world.machines().filter(|it| *it != founder).collect();
         for machine in joiners {
-            let outcome = self.world.join_and_wait(machine, &invitation.ticket);
+            let outcome = self.world.join_and_wait(machine, &self.trouble.ticket);
             if !matches!(outcome, JoinOutcome::Admitted(_)) {
                 return Err(vec![format!("a machine cannot join: {outcome:?}")]);
             }
@@ -235,49 +244,75 @@ impl Run {
         Ok(())
     }
 
+    fn invite(&mut self, at: MachineId) -> Result<String, Vec<String>> {
+        let invite = Invite {
+            uses: 100,
+            ttl_s: TICKET_S,
+            labels: Default::default(),
+        };
+        match self.world.ask(at, invite, Duration::from_secs(10)) {
+            Ok(Response::Invite(invitation)) => Ok(invitation.ticket),
+            other => Err(vec![format!("no ticket: {other:?}")]),
+        }
+    }
+
     fn go_on(&mut self, duration: Duration, faults: bool) -> Result<(), Vec<String>> {
         let end = self.world.now() + duration;
         while self.world.now() < end {
-            let pause = self.world.random().random_range(50..1200);
+            let most = if self.model.is_hasty() { 60 } else { 1200 };
+            let pause = self.world.random().random_range(most / 24..most);
             self.world.pass(Duration::from_millis(pause));
             self.safe()?;
-            self.trouble.look(&self.world);
-            let is_calm = self.trouble.is_calm(&self.world);
-            let is_sighted = self.trouble.is_sighted(&self.world);
-            self.model.collect(&self.world, is_calm, is_sighted);
+            let view = self.look();
+            self.model.collect(&mut self.world, view);
+            let Some(at) = self.anybody() else { continue };
+            self.model.go_on(&mut self.world, at, view);
+            if most < 1200 && self.world.random().random_range(0..8) > 0 {
+                continue;
+            }
             let dice = self.world.random().random_range(0..100);
             if faults && dice < 45 {
                 self.trouble.cause(&mut self.world);
             } else if dice < 90 {
-                self.ask_something(is_calm);
+                self.model.ask(&mut self.world, at, view);
             }
         }
         Ok(())
     }
 
-    fn ask_something(&mut self, is_calm: bool) {
-        let up: Vec<MachineId> = self
-            .world
-            .machines()
-            .filter(|it| self.world.is_up(*it) && !self.trouble.removed.contains(it))
-            .collect();
-        let Some(at) = up.choose(self.world.random()).copied() else {
-            return;
-        };
-        self.model.ask(&mut self.world, at, is_calm);
-    }
-
-    fn safe(&self) -> Result<(), Vec<String>> {
-        let violations = self.world.violations();
-        if violations.is_empty() {
-            Ok(())
-        } else {
-            Err(violations.to_vec())
+    fn look(&mut self) -> View {
+        self.trouble.look(&self.world);
+        View {
+            is_calm: self.trouble.is_calm(&self.world),
+            is_sighted: self.trouble.is_sighted(&self.world),
+            is_steady: self.trouble.is_steady,
         }
     }
 
+    /// A node that a person may ask: the first when none is up, which then does not answer.
+    fn anybody(&mut self) -> Option<MachineId> {
+        let members = self
+            .world
+            .machines()
+            .filter(|it| self.world.is_admitted(*it));
+        let all: Vec<MachineId> = members
+            .filter(|it| !self.trouble.removed.contains(it))
+            .collect();
+        let up = all.iter().copied().filter(|it| self.world.is_up(*it));
+        let up: Vec<MachineId> = up.collect();
+        up.choose(self.world.random()).or(all.first()).copied()
+    }
+
+    fn safe(&self) -> Result<(), Vec<String>> {
+        let mut wrong = self.world.violations().to_vec();
+        wrong.extend(self.world.overdue());
+        wrong.extend_from_slice(&self.model.wrong);
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
     /// Everything is as it should be for machines; kernels have to do the rest.
-    fn heal(&mut self) {
+    fn heal(&mut self) -> Result<(), Vec<String>> {
+        self.model.rest();
         self.world.heal();
         self.world.weather(Weather::FAIR);
         for machine in self.world.machines() {
@@ -286,6 +321,27 @@ impl Run {
                 self.world.start(machine);
             }
         }
+        // Whoever was on its way into the cloud, perhaps admitted and not told, tries again.
+        self.world.pass(MEETING);
+        let outside: Vec<MachineId> = self
+            .world
+            .machines()
+            .filter(|it| !self.world.is_admitted(*it))
+            .collect();
+        for machine in outside {
+            // The doors of the first ticket may have been removed.
+            let Some(door) = self.anybody() else {
+                continue;
+            };
+            let ticket = self.invite(door)?;
+            let outcome = self.world.join_and_wait(machine, &ticket);
+            if !matches!(outcome, JoinOutcome::Admitted(_)) {
+                return Err(vec![format!(
+                    "a machine cannot join after all: {outcome:?}"
+                )]);
+            }
+        }
+        Ok(())
     }
 
     /// Everybody loses their power at once.
@@ -316,14 +372,12 @@ impl Run {
             if taken > MEETING && !std::mem::replace(&mut is_tidy, true) {
                 self.trouble.tidy(&mut self.world);
             }
-            self.trouble.look(&self.world);
-            let is_sighted = self.trouble.is_sighted(&self.world);
-            self.model.collect(&self.world, false, is_sighted);
+            let view = self.look();
+            self.model.collect(&mut self.world, view);
+            self.model.rest();
             let is_idle = self.model.is_idle() && is_tidy;
             let wrong = if is_idle || taken > within {
-                let expected = self.expected();
-                let survey = Survey::take(&mut self.world, expected);
-                self.seen = survey.to_string();
+                let survey = self.survey();
                 faults(&survey)
             } else {
                 vec!["calls are open".to_string()]
@@ -338,6 +392,73 @@ impl Run {
         }
     }
 
+    /// Everything must stay right, all that was begun must come to an end, and calls that wait for
+    /// what is the case must be answered.
+    fn hold(&mut self) -> Result<(), Vec<String>> {
+        let begin = self.world.now();
+        let mut unfinished: Option<BTreeSet<(MachineId, &'static str)>> = None;
+        let mut lingering = None;
+        loop {
+            let held = self.world.now().since(begin);
+            let survey = self.survey();
+            self.safe()?;
+            let wrong = faults(&survey);
+            if !wrong.is_empty() {
+                let after = |what| format!("{what} ({held:?} after all was right)");
+                return Err(wrong.into_iter().map(after).collect());
+            }
+            let over = lingering.get_or_insert_with(|| survey.lingering());
+            if held > HOLD {
+                let still = survey.lingering();
+                let still = over.intersection(&still);
+                let mut wrong: Vec<String> = still
+                    .map(|name| format!("at rest: {name} has ended and does not remove itself"))
+                    .collect();
+                wrong.extend(self.model.judge_waits(&mut self.world, &survey));
+                if !wrong.is_empty() {
+                    return Err(wrong);
+                }
+                break;
+            }
+            self.world.pass(GLANCE);
+        }
+        // Questions come and go: what is wrong is one that is there at every look.
+        for _ in 0..6 {
+            self.world.pass(GLANCE / 2);
+            let now: BTreeSet<_> = self.unfinished();
+            let both = unfinished.map(|before| before.intersection(&now).copied().collect());
+            unfinished = Some(both.unwrap_or(now));
+        }
+        let sentence = |(machine, what): (MachineId, &str)| {
+            format!(
+                "at rest: {} never comes to the end of {what}",
+                self.world.name(machine)
+            )
+        };
+        let wrong: Vec<String> = unfinished.into_iter().flatten().map(sentence).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// What is going on in kernels, but for looking for places that there may not be.
+    fn unfinished(&self) -> BTreeSet<(MachineId, &'static str)> {
+        let members = self
+            .world
+            .machines()
+            .filter(|it| !self.trouble.removed.contains(it));
+        let of = |machine: MachineId| {
+            let all = self.world.unfinished(machine).into_iter();
+            all.map(move |what| (machine, what))
+        };
+        members.flat_map(of).collect()
+    }
+
+    fn survey(&mut self) -> Survey {
+        let expected = self.expected();
+        let survey = Survey::take(&mut self.world, expected);
+        self.seen = survey.to_string();
+        survey
+    }
+
     fn expected(&self) -> Expected {
         let members: Vec<MachineId> = self
             .world
@@ -350,7 +471,8 @@ impl Run {
         Expected {
             up: up.map(|it| self.world.node(*it)).collect(),
             members: members.iter().map(|it| self.world.node(*it)).collect(),
-            apps: self.model.expected(),
+            apps: self.model.expected(!self.trouble.removed.is_empty()),
+            has_removed: !self.trouble.removed.is_empty(),
         }
     }
 }

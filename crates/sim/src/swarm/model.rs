@@ -1,33 +1,48 @@
 //! What people asked for and were told, and so what each app may be.
 //!
-//! An app is a set of wishes: all that it may be by what its callers know. An acknowledged call in
-//! calm leaves one; a call that was not answered, or was answered while machines came and went,
-//! adds one, because a later word may have been lost on its way to somebody. While nodes do not see
-//! each other, somebody may even have changed an app as it was before.
+//! An app is a set of wishes: all that it may be by what its callers know. An acknowledged call
+//! leaves one, applied to all that the app was; a call that was not answered adds one, because it
+//! may be done late. While nodes do not see each other, somebody may have changed an app as it once
+//! was, and while clocks are not steady, an older word may win.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kernel::instant::Instant;
 use rand::RngExt;
-use wire::call::{ProblemCode, Remove, Request, Run, Scale, StartApp, StopApp};
-use wire::spec::{AppSpec, Program, Resources, Restart};
+use rand::seq::IndexedRandom;
+use wire::call::{ProblemCode, Response};
 
-use crate::invariants::survey::Wish;
+use super::deed::{self, Deed};
+use crate::invariants::survey::{Kind, Survey, Wish};
 use crate::world::{Call, MachineId, Outcome, World};
 
 /// Names of apps: few, so that calls meet.
 const APPS: usize = 5;
 /// How long something that nobody answered may still be on its way.
 const ECHO: Duration = Duration::from_secs(35);
+/// Clocks that are steady differ by less: what was said so long ago is older for everybody.
+const SKEW: Duration = Duration::from_secs(6);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
-    Run { replicas: u32, lasting: bool },
-    Scale(u32),
-    Stop,
-    Start,
-    Remove,
+/// What is known of the world while something is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// Nothing was wrong for so long that everybody knows everything.
+    pub(super) is_calm: bool,
+    /// Nobody can have acted on what was old.
+    pub(super) is_sighted: bool,
+    /// No clock was set.
+    pub(super) is_steady: bool,
+}
+
+/// A call that is open.
+#[derive(Debug)]
+struct Open {
+    call: Call,
+    deed: Deed,
+    view: View,
+    /// The caller goes away then.
+    abandon_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -35,16 +50,22 @@ struct App {
     wishes: BTreeSet<Wish>,
     /// All that it ever was: what a node may believe that could not be reached.
     past: BTreeSet<Wish>,
-    /// The call that is open, when it was made, and whether that was in calm.
-    open: Option<(Call, Deed, bool)>,
+    open: Option<Open>,
     /// What was not answered, and until when it may still be done.
     echoes: Vec<(Instant, Deed)>,
+    /// What is asked next, and when.
+    next: Option<(Instant, Deed)>,
+    /// When the last call was over.
+    last: Option<Instant>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Model {
     apps: BTreeMap<String, App>,
+    waits: Vec<(String, Call)>,
+    /// Answers that no caller should have got.
+    pub(super) wrong: Vec<String>,
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
 }
@@ -57,18 +78,34 @@ impl Model {
                 past: BTreeSet::from([Wish::Absent]),
                 open: None,
                 echoes: Vec::new(),
+                next: None,
+                last: None,
             };
             (format!("app{number}"), app)
         };
         Self {
             apps: (0..APPS).map(app).collect(),
+            waits: Vec::new(),
+            wrong: Vec::new(),
             acknowledged: 0,
             refused: 0,
         }
     }
 
-    pub(super) fn expected(&self) -> BTreeMap<String, BTreeSet<Wish>> {
-        let wishes = |(name, app): (&String, &App)| (name.clone(), app.wishes.clone());
+    /// What each app may be. A node that was removed may have been the only one that knew what was
+    /// said while it was cut off.
+    pub(super) fn expected(&self, has_removed: bool) -> BTreeMap<String, BTreeSet<Wish>> {
+        let wishes = |(name, app): (&String, &App)| {
+            let mut wishes = app.wishes.clone();
+            if has_removed {
+                wishes.extend(&app.past);
+            }
+            // An app that removes itself may have done so.
+            if wishes.iter().any(|it| it.kind() == Some(Kind::Once)) {
+                wishes.insert(Wish::Absent);
+            }
+            (name.clone(), wishes)
+        };
         self.apps.iter().map(wishes).collect()
     }
 
@@ -77,61 +114,109 @@ impl Model {
         self.apps.values().all(|app| app.open.is_none())
     }
 
+    /// Whether something is to be done within moments.
+    pub(super) fn is_hasty(&self) -> bool {
+        let hasty = |app: &App| {
+            let abandons = app.open.as_ref().is_some_and(|it| it.abandon_at.is_some());
+            abandons || app.next.is_some()
+        };
+        self.apps.values().any(hasty)
+    }
+
+    /// Nobody begins anything more.
+    pub(super) fn rest(&mut self) {
+        self.apps.values_mut().for_each(|app| app.next = None);
+    }
+
     /// Asks for something, of an app of which nothing is being asked.
-    pub(super) fn ask(&mut self, world: &mut World, at: MachineId, is_calm: bool) {
-        let number = world.random().random_range(0..APPS);
-        let name = format!("app{number}");
-        let Some(app) = self.apps.get_mut(&name).filter(|it| it.open.is_none()) else {
+    pub(super) fn ask(&mut self, world: &mut World, at: MachineId, view: View) {
+        let names: Vec<String> = self.apps.keys().cloned().collect();
+        let Some(name) = names.choose(world.random()) else {
             return;
         };
-        let may_be_absent = app.wishes.contains(&Wish::Absent);
-        let dice = world.random().random_range(0..10);
-        let replicas = world.random().random_range(0..4);
-        let deed = match dice {
-            _ if may_be_absent && (app.wishes.len() == 1 || dice < 4) => Deed::Run {
-                replicas: replicas.max(1),
-                lasting: dice != 9,
-            },
-            0..5 => Deed::Scale(replicas),
-            5 | 6 => Deed::Stop,
-            7 | 8 => Deed::Start,
-            _ => Deed::Remove,
+        let Some(app) = self.apps.get_mut(name).filter(|it| it.open.is_none()) else {
+            return;
         };
-        let request = request(world, &name, deed);
-        let call = world.call(at, request);
-        app.open = Some((call, deed, is_calm));
+        let deed = deed::choose(world, &app.wishes, &app.past);
+        if deed == Deed::Wait {
+            let request = deed::request(world, name, deed);
+            let call = world.call(at, request);
+            self.waits.push((name.clone(), call));
+            return;
+        }
+        app.begin(world, name, at, (deed, view));
+    }
+
+    /// What comes right after something else.
+    pub(super) fn go_on(&mut self, world: &mut World, at: MachineId, view: View) {
+        for (name, app) in &mut self.apps {
+            let is_due = |(due, _): &mut (Instant, Deed)| *due <= world.now();
+            if app.open.is_none()
+                && let Some((_, deed)) = app.next.take_if(is_due)
+            {
+                app.begin(world, name, at, (deed, view));
+            }
+        }
     }
 
     /// Takes in answers that came.
-    pub(super) fn collect(&mut self, world: &World, is_calm: bool, is_sighted: bool) {
+    pub(super) fn collect(&mut self, world: &mut World, view: View) {
         let now = world.now();
-        for app in self.apps.values_mut() {
-            let Some((call, deed, began_calm)) = app.open else {
+        for (name, app) in &mut self.apps {
+            let Some(open) = &app.open else {
                 continue;
             };
-            let outcome = world.outcome(call);
-            if *outcome == Outcome::Open {
-                continue;
+            let (call, deed) = (open.call, open.deed);
+            let mut outcome = world.outcome(call).clone();
+            if outcome == Outcome::Open {
+                if open.abandon_at.is_none_or(|at| at > now) {
+                    continue;
+                }
+                world.abandon(call);
+                outcome = Outcome::Broken;
             }
-            app.open = None;
+            let open = app.open.take().map_or(view, |it| it.view);
             app.echoes.retain(|(until, _)| *until > now);
-            let certain = is_calm && began_calm && app.echoes.is_empty();
-            match Told::by(outcome) {
+            let is_quiet = app.last.is_none_or(|last| now.since(last) > SKEW);
+            let is_known = view.is_calm && open.is_calm
+                || view.is_sighted && open.is_sighted && view.is_steady;
+            let is_last = is_known || (is_quiet && view.is_steady);
+            app.last = Some(now);
+            match Told::by(&outcome) {
                 Told::Done => {
                     self.acknowledged += 1;
-                    app.done(deed, certain, is_sighted);
+                    app.done(deed, is_last, view.is_sighted && open.is_sighted);
+                    app.plan_next(world, deed);
+                    if app.echoes.is_empty() {
+                        self.wrong.extend(answers_wrongly(name, deed, &outcome));
+                    }
                 }
                 Told::Refused => self.refused += 1,
                 Told::Nothing => {
                     self.refused += 1;
                     app.echoes.push((now + ECHO, deed));
-                    app.done(deed, false, is_sighted);
                     if matches!(deed, Deed::Run { .. }) {
-                        app.wishes.insert(Wish::Absent);
+                        app.echoes.push((now + ECHO, Deed::Remove { force: true }));
                     }
+                    app.done(deed, false, view.is_sighted && open.is_sighted);
+                    app.plan_next(world, deed);
                 }
             }
         }
+    }
+
+    /// Waits that should be over by what the survey found; the others are broken off.
+    pub(super) fn judge_waits(&mut self, world: &mut World, survey: &Survey) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (name, call) in std::mem::take(&mut self.waits) {
+            if *world.outcome(call) == Outcome::Open && survey.is_over(&name) {
+                wrong.push(format!(
+                    "answered: nothing of {name} runs, and a wait for it was not answered"
+                ));
+            }
+            world.abandon(call);
+        }
+        wrong
     }
 }
 
@@ -170,16 +255,86 @@ impl Told {
     }
 }
 
+/// What an answer says that it must not.
+fn answers_wrongly(name: &str, deed: Deed, outcome: &Outcome) -> Option<String> {
+    let Outcome::Answered(result) = outcome else {
+        return None;
+    };
+    let Deed::Run { replicas, .. } = deed else {
+        return None;
+    };
+    let Ok(Response::Run(started)) = &**result else {
+        return None;
+    };
+    let has = |index: u32| started.objects.iter().any(|it| it.index == index);
+    let missing = (0..replicas).find(|index| !has(*index))?;
+    Some(format!(
+        "answered: run says that {name} runs, without {name}/{missing}"
+    ))
+}
+
 impl App {
-    fn done(&mut self, deed: Deed, certain: bool, is_sighted: bool) {
+    fn begin(&mut self, world: &mut World, name: &str, at: MachineId, (deed, view): (Deed, View)) {
+        let request = deed::request(world, name, deed);
+        let call = world.call(at, request);
+        let patience = match world.random().random_range(0..24) {
+            0 => Some(0..30),
+            1 => Some(0..3000),
+            _ => None,
+        };
+        let abandon_at = patience.map(|millis| {
+            let millis = world.random().random_range(millis);
+            world.now() + Duration::from_millis(millis)
+        });
+        self.open = Some(Open {
+            call,
+            deed,
+            view,
+            abandon_at,
+        });
+    }
+
+    /// People do not wait before they undo what they did.
+    fn plan_next(&mut self, world: &mut World, deed: Deed) {
+        if world.random().random_range(0..2) == 0 {
+            return;
+        }
+        let next = match deed {
+            Deed::Remove { .. } => Some(deed::any_run(world)),
+            Deed::Stop => Some(Deed::Start),
+            Deed::Run { .. } if world.random().random_range(0..8) == 0 => {
+                Some(Deed::Remove { force: true })
+            }
+            Deed::Run { .. }
+            | Deed::Scale(_)
+            | Deed::StopOne(_)
+            | Deed::Start
+            | Deed::Kill { .. }
+            | Deed::Wait => None,
+        };
+        let pause = match world.random().random_range(0..2) {
+            0 => 0,
+            _ => world.random().random_range(0..3000),
+        };
+        let at = world.now() + Duration::from_millis(pause);
+        self.next = next.map(|deed| (at, deed));
+    }
+
+    fn done(&mut self, deed: Deed, is_last: bool, is_sighted: bool) {
         let before = if is_sighted { &self.wishes } else { &self.past };
         let mut after: BTreeSet<Wish> = before.iter().map(|wish| apply(*wish, deed)).collect();
+        if before.iter().any(|it| it.kind() == Some(Kind::Once)) {
+            after.insert(apply(Wish::Absent, deed));
+        }
         for (_, echo) in &self.echoes {
             let late: Vec<Wish> = after.iter().map(|wish| apply(*wish, *echo)).collect();
             after.extend(late);
         }
+        if is_last && is_sighted && self.echoes.is_empty() {
+            self.past.clone_from(&after);
+        }
         self.past.extend(&after);
-        if certain {
+        if is_last {
             self.wishes = after;
         } else {
             self.wishes.extend(after);
@@ -189,88 +344,22 @@ impl App {
 
 fn apply(wish: Wish, deed: Deed) -> Wish {
     match (deed, wish) {
-        (Deed::Run { replicas, lasting }, Wish::Absent) => Wish::Present {
+        (Deed::Run { replicas, kind, .. }, Wish::Absent) => Wish::Present {
             replicas,
             stopped: false,
-            lasting,
+            kind,
         },
-        (Deed::Remove, _) => Wish::Absent,
-        (
-            Deed::Scale(replicas),
-            Wish::Present {
-                stopped, lasting, ..
-            },
-        ) => Wish::Present {
+        (Deed::Remove { .. }, _) => Wish::Absent,
+        (Deed::Scale(replicas), Wish::Present { stopped, kind, .. }) => Wish::Present {
             replicas,
             stopped,
-            lasting,
+            kind,
         },
-        (
-            Deed::Stop | Deed::Start,
-            Wish::Present {
-                replicas, lasting, ..
-            },
-        ) => Wish::Present {
+        (Deed::Stop | Deed::Start, Wish::Present { replicas, kind, .. }) => Wish::Present {
             replicas,
             stopped: deed == Deed::Stop,
-            lasting,
+            kind,
         },
         (_, wish) => wish,
-    }
-}
-
-fn request(world: &mut World, name: &str, deed: Deed) -> Request {
-    let target = name.to_string();
-    match deed {
-        Deed::Run { replicas, lasting } => {
-            let words: &[&str] = match (lasting, world.random().random_range(0..6)) {
-                (false, _) => &["work", "4"],
-                (true, 0) => &["crash", "900"],
-                (true, 1) => &["work", "5"],
-                (true, _) => &["serve"],
-            };
-            let spec = AppSpec {
-                name: target,
-                replicas,
-                program: Program {
-                    arguments: words.iter().map(|word| (*word).to_string()).collect(),
-                    ..Program::default()
-                },
-                ports: BTreeMap::default(),
-                resources: Resources {
-                    cpu_millis: world.random().random_range(0..3) * 100,
-                    memory_bytes: 64 << 20,
-                    processes: 16,
-                },
-                restart: if lasting {
-                    Restart::Always
-                } else {
-                    Restart::No
-                },
-                placement: wire::spec::Placement {
-                    spread: world.random().random(),
-                    ..Default::default()
-                },
-                stop: wire::spec::Stop {
-                    grace_ms: 2000,
-                    ..Default::default()
-                },
-                remove_when_done: false,
-            };
-            Request::Run(Run {
-                spec,
-                attach: false,
-            })
-        }
-        Deed::Scale(replicas) => Request::Scale(Scale { target, replicas }),
-        Deed::Stop => Request::StopApp(StopApp {
-            target,
-            grace_ms: None,
-        }),
-        Deed::Start => Request::StartApp(StartApp { target }),
-        Deed::Remove => Request::Remove(Remove {
-            target,
-            force: true,
-        }),
     }
 }

@@ -1,20 +1,23 @@
 //! Random faults, and when there was none for a while.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kernel::instant::Instant;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
-use wire::call::{NodeDown, NodeDrain, NodeRemove, NodeResume, Request};
+use wire::call::{NodeDown, NodeDrain, NodeLabel, NodeRemove, NodeResume, Request};
 
-use crate::world::{MachineId, Moment, World};
+use crate::world::{Hardware, MachineId, Moment, World};
 
 /// How long after the last fault the cloud counts as calm.
 const CALM: Duration = Duration::from_secs(40);
 
+/// No more machines join than so many.
+const MACHINES_MAX: usize = 9;
+
 /// Faults that are going on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trouble {
     /// The last fault began or ended then.
     last: Option<Instant>,
@@ -23,9 +26,26 @@ pub(super) struct Trouble {
     last_blind: Option<Instant>,
     /// Nodes that were removed from the cloud for good.
     pub(super) removed: BTreeSet<MachineId>,
+    /// When the world was last looked at.
+    seen: Instant,
+    /// No clock was set.
+    pub(super) is_steady: bool,
+    /// What machines join with.
+    pub(super) ticket: String,
 }
 
 impl Trouble {
+    pub(super) fn new() -> Self {
+        Self {
+            last: None,
+            last_blind: None,
+            removed: BTreeSet::new(),
+            seen: Instant::from_micros(0),
+            is_steady: true,
+            ticket: String::new(),
+        }
+    }
+
     /// Whether nothing was wrong for long enough that everybody knows everything.
     pub(super) fn is_calm(&self, world: &World) -> bool {
         self.last.is_none_or(|last| world.now().since(last) > CALM)
@@ -43,7 +63,9 @@ impl Trouble {
             .machines()
             .filter(|it| !world.is_up(*it) && !self.removed.contains(it) && world.is_admitted(*it));
         let is_slow = world.machines().any(|it| world.is_slow(it));
-        if !world.is_whole() || is_slow || away.count() > 1 {
+        let has_lost = world.blind_at() > self.seen;
+        self.seen = world.now();
+        if has_lost || !world.is_whole() || is_slow || away.count() > 1 {
             self.last_blind = Some(world.now());
         }
     }
@@ -64,14 +86,15 @@ impl Trouble {
             .copied()
             .filter(|it| !world.is_up(*it))
             .collect();
-        match world.random().random_range(0..20) {
+        match world.random().random_range(0..26) {
             0..3 => revive(world, &off),
             3 | 4 if off.len() * 2 < machines.len() => world.crash(one),
             5 | 6 => world.kill_daemon(one),
             7..10 => doom(world, one),
             10 => split(world, &machines),
             11 => cut_one_way(world, &machines),
-            12 | 13 => world.mend(),
+            12 => world.mend(),
+            13 => world.mend_some(),
             14 => world.freeze(one),
             15 => machines.iter().for_each(|it| world.thaw(*it)),
             16 => {
@@ -84,25 +107,50 @@ impl Trouble {
             }
             18 => manage(world, &machines),
             19 => self.remove(world, &machines),
+            20 => self.step_clock(world, one),
+            21 => self.join(world),
+            22 | 23 => manage(world, &machines),
             _ => revive(world, &off),
         }
     }
 
-    /// A machine that lost its power is removed from the cloud; seldom, and once.
+    /// A machine is removed from the cloud, mostly one that lost its power; seldom, and once.
     fn remove(&mut self, world: &mut World, machines: &[MachineId]) {
-        let rare = world.random().random_range(0..4) == 0;
-        let up = machines.iter().filter(|it| world.is_up(**it));
+        let dice = world.random().random_range(0..8);
+        let members = machines.iter().filter(|it| world.is_admitted(**it));
+        let members: Vec<MachineId> = members.copied().collect();
+        let up = members.iter().filter(|it| world.is_up(**it));
         let up: Vec<MachineId> = up.copied().collect();
-        let off = machines.iter().find(|it| !world.is_up(**it)).copied();
-        let (Some(off), Some(at)) = (off, up.first().copied()) else {
+        let off = members.iter().find(|it| !world.is_up(**it)).copied();
+        let one = if dice == 0 { up.last().copied() } else { off };
+        let (Some(one), Some(at)) = (one, up.first().copied()) else {
             return;
         };
-        if !rare || !self.removed.is_empty() || up.len() < 4 || !world.is_whole() {
+        if dice > 2 || !self.removed.is_empty() || up.len() < 4 || !world.is_whole() || one == at {
             return;
         }
-        let node = world.node(off).to_string();
+        let node = world.node(one).to_string();
         world.call(at, NodeRemove { node, force: true });
-        self.removed.insert(off);
+        self.removed.insert(one);
+    }
+
+    /// Somebody sets a clock an hour ahead or back, or right.
+    fn step_clock(&mut self, world: &mut World, one: MachineId) {
+        const HOUR_MS: i64 = 3_600_000;
+        self.is_steady = false;
+        let ahead_ms = *[HOUR_MS, -HOUR_MS, 0, 0]
+            .choose(world.random())
+            .unwrap_or(&0);
+        world.set_wall(one, ahead_ms);
+    }
+
+    /// Another machine joins.
+    fn join(&mut self, world: &mut World) {
+        if world.machines().count() < MACHINES_MAX {
+            let hardware = some_hardware(world);
+            let joiner = world.add(hardware);
+            world.join(joiner, &self.ticket);
+        }
     }
 
     /// What people do after a heal: every node takes objects again. And nobody may have been told
@@ -121,6 +169,25 @@ impl Trouble {
             world.call(at, NodeRemove { node, force: true });
         }
     }
+}
+
+/// A machine as people have them, the next in number.
+pub(super) fn some_hardware(world: &mut World) -> Hardware {
+    let number = world.machines().count();
+    let places = world.matrix().places();
+    let mut hardware = Hardware::ordinary(&format!("n{number}"));
+    hardware.place = world.random().random_range(0..places);
+    hardware.wall_ahead_ms = world.random().random_range(-1500..1500);
+    if world.random().random_range(0..4) == 0 {
+        // Too small for everything.
+        hardware.cpu_millis = world.random().random_range(1..6) * 200;
+        hardware.memory_bytes = world.random().random_range(1..6) * (128 << 20);
+    }
+    if world.random().random_range(0..4) == 0 {
+        let tier = ("tier".to_string(), "front".to_string());
+        hardware.labels.extend([tier]);
+    }
+    hardware
 }
 
 fn revive(world: &mut World, off: &[MachineId]) {
@@ -168,13 +235,19 @@ fn manage(world: &mut World, machines: &[MachineId]) {
         return;
     };
     let name = world.node(node).to_string();
-    let request: Request = match world.random().random_range(0..3) {
+    let request: Request = match world.random().random_range(0..5) {
         0 => NodeDrain {
             node: name,
-            force: false,
+            force: world.random().random(),
         }
         .into(),
-        1 => NodeResume { node: name }.into(),
+        1 | 2 => NodeResume { node: name }.into(),
+        3 => NodeLabel {
+            node: name,
+            set: BTreeMap::from([("tier".to_string(), "front".to_string())]),
+            remove: Vec::new(),
+        }
+        .into(),
         _ => NodeDown {}.into(),
     };
     world.call(at, request);

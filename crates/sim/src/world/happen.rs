@@ -238,6 +238,9 @@ impl World {
     }
 
     fn message_arrives(&mut self, parcel: Parcel) {
+        if self.network.breaks(&mut self.random) {
+            return self.link_breaks(parcel);
+        }
         let from = parcel.from;
         let to = self.machine_of(parcel.to);
         let sender_lives = self.at(from).life == parcel.from_life && self.is_up(from);
@@ -261,7 +264,31 @@ impl World {
         }
     }
 
+    /// The link breaks with a message on it. Nobody may be told: the other daemon had taken it from
+    /// the link, and no further.
+    fn link_breaks(&mut self, parcel: Parcel) {
+        self.blind_at = self.now;
+        let (arrives, is_told) = match self.random.random_range(0..4) {
+            0 => (true, true),
+            1 => (false, false),
+            _ => (false, true),
+        };
+        let to = self.machine_of(parcel.to);
+        let reaches = |to: &MachineId| {
+            self.are_linked(parcel.from, *to) && self.network.is_open(parcel.from, *to)
+        };
+        if arrives && let Some(to) = to.filter(reaches) {
+            let from = self.at(parcel.from).node;
+            let bytes = parcel.bytes.clone();
+            self.feed(to, Input::Message { from, bytes });
+        }
+        if is_told {
+            self.give_up(parcel, Duration::from_millis(50));
+        }
+    }
+
     fn give_up(&mut self, parcel: Parcel, after: Duration) {
+        self.blind_at = self.now;
         let input = Box::new(Input::Undelivered {
             to: parcel.to,
             bytes: parcel.bytes,

@@ -106,6 +106,8 @@ pub(crate) struct Machine {
     /// Inputs that wait until it thaws.
     pub(crate) held: Vec<Input>,
     pub(crate) frozen: bool,
+    /// It was frozen or slow, or its disk refused, up to here.
+    pub(crate) ill_until: Instant,
     /// How late it notices everything.
     pub(crate) lag: Duration,
     /// When it will have noticed all that has come.
@@ -136,11 +138,17 @@ impl Machine {
             expelled: BTreeSet::new(),
             held: Vec::new(),
             frozen: false,
+            ill_until: now,
             lag: Duration::ZERO,
             fed_until: now,
             doom: None,
             spins: 0,
         }
+    }
+
+    /// It is frozen or slow, or its disk refuses.
+    pub(crate) fn is_ill(&self) -> bool {
+        self.frozen || !self.lag.is_zero() || self.disk.refuses
     }
 
     pub(crate) fn sign(&self, bytes: &[u8]) -> Signature {

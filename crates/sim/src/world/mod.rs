@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use kernel::Kernel;
 use kernel::instant::Instant;
+use kernel::limits::CALL_DEADLINE;
 use kernel::world::{CallId, Input, Token};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -101,6 +102,9 @@ struct CallState {
     id: CallId,
     /// In words, when it is to change something.
     what: Option<String>,
+    since: Instant,
+    /// By when it must be answered, when it must.
+    limit: Option<Duration>,
     outcome: Outcome,
 }
 
@@ -122,6 +126,7 @@ pub struct World {
     violations: Vec<String>,
     /// Machines that a [`Moment`] has crashed and that nobody has looked at yet.
     doomed: Vec<MachineId>,
+    blind_at: Instant,
 }
 
 impl World {
@@ -143,6 +148,7 @@ impl World {
             watches: crate::invariants::watches(),
             violations: Vec::new(),
             doomed: Vec::new(),
+            blind_at: BEGIN,
         }
     }
 
@@ -315,6 +321,8 @@ impl World {
             at,
             id,
             what,
+            since: self.now,
+            limit: limit(&request),
             outcome,
         };
         self.calls.insert(call, state);
@@ -327,8 +335,58 @@ impl World {
         if let Some(state) = self.calls.remove(&call)
             && state.outcome == Outcome::Open
         {
+            if let Some(what) = &state.what {
+                self.note(state.at, "call.abandoned", what, "");
+            }
             self.feed(state.at, Input::Abandoned { call: state.id });
         }
+    }
+
+    /// Calls that were not answered in their time, in sentences. The time in which the node was
+    /// frozen or slow, or could not write, does not count.
+    #[must_use]
+    pub fn overdue(&self) -> Vec<String> {
+        let open = self.calls.values().filter(|it| it.outcome == Outcome::Open);
+        let overdue = open.filter_map(|it| {
+            let machine = self.at(it.at);
+            let waited = self.now.since(it.since.max(machine.ill_until));
+            let limit = it
+                .limit
+                .filter(|limit| waited > *limit && !machine.is_ill())?;
+            let (what, name) = (it.what.as_deref().unwrap_or("a question"), self.name(it.at));
+            let asked = it.since.since(BEGIN).as_secs_f64();
+            Some(format!(
+                "answered: {name} has not answered `{what}` of {asked:.3} s for {limit:?}"
+            ))
+        });
+        overdue.collect()
+    }
+
+    /// When a message was last lost, or a machine could not hear or speak.
+    #[must_use]
+    pub fn blind_at(&self) -> Instant {
+        let is_blind = !self.is_whole() || self.machines().any(|it| self.is_slow(it));
+        if is_blind { self.now } else { self.blind_at }
+    }
+
+    /// Since when the disk of a machine and its kernel do what they should.
+    #[must_use]
+    pub fn is_well_since(&self, machine: MachineId) -> Option<Instant> {
+        let it = self.at(machine);
+        let is_well = it.kernel.is_some() && !it.is_ill();
+        is_well.then(|| it.since.max(it.ill_until))
+    }
+
+    /// What of a kernel is going on, by the fields of its text for developers: a kernel has no
+    /// other door to its inside. Empty on a node that has nothing to do.
+    #[must_use]
+    pub fn unfinished(&self, machine: MachineId) -> Vec<&'static str> {
+        let Some(kernel) = &self.at(machine).kernel else {
+            return Vec::new();
+        };
+        let text = format!("{kernel:?}");
+        let goes_on = |(name, idle): &(&'static str, &str)| (!text.contains(idle)).then_some(*name);
+        UNFINISHED.iter().filter_map(goes_on).collect()
     }
 
     /// What became of a call.
@@ -461,8 +519,10 @@ impl World {
     /// Nothing is cut, nobody is slow, frozen or doomed, and disks take writes.
     pub fn heal(&mut self) {
         self.network.heal();
+        self.blind_at = self.now;
         for machine in self.machines() {
             self.thaw(machine);
+            self.note_illness(machine);
             let it = self.at_mut(machine);
             it.lag = Duration::ZERO;
             it.disk.refuses = false;
@@ -472,7 +532,14 @@ impl World {
 
     /// The network alone: nothing is cut.
     pub fn mend(&mut self) {
+        self.blind_at = self.now;
         self.network.heal();
+    }
+
+    /// The same, piece by piece: half of what is cut, by chance.
+    pub fn mend_some(&mut self) {
+        self.blind_at = self.now;
+        self.network.heal_some(&mut self.random);
     }
 
     /// Whether nothing is cut.
@@ -511,6 +578,7 @@ impl World {
 
     /// It goes on where it was.
     pub fn thaw(&mut self, machine: MachineId) {
+        self.note_illness(machine);
         let it = self.at_mut(machine);
         if !std::mem::replace(&mut it.frozen, false) {
             return;
@@ -529,19 +597,37 @@ impl World {
 
     /// The machine notices everything so much too late.
     pub fn slow(&mut self, machine: MachineId, lag: Duration) {
+        self.note_illness(machine);
         self.at_mut(machine).lag = lag;
     }
 
     /// Whether the disk of the machine takes no writes from now on.
     pub fn refuse_writes(&mut self, machine: MachineId, refuses: bool) {
+        self.note_illness(machine);
         self.at_mut(machine).disk.refuses = refuses;
     }
 
     /// Sets the wall clock of a machine.
     pub fn set_wall(&mut self, machine: MachineId, ahead_ms: i64) {
         self.at_mut(machine).hardware.wall_ahead_ms = ahead_ms;
+        self.note(
+            machine,
+            "clock.stepped",
+            "",
+            &format!("{ahead_ms} ms ahead"),
+        );
         let wall = self.at(machine).wall(self.wall());
         self.feed(machine, Input::Wall(wall));
+    }
+
+    /// Remembers how long the machine was ill, before that may change.
+    fn note_illness(&mut self, machine: MachineId) {
+        let now = self.now;
+        let it = self.at_mut(machine);
+        if it.is_ill() {
+            it.ill_until = now;
+            self.blind_at = now;
+        }
     }
 
     fn at(&self, machine: MachineId) -> &Machine {
@@ -581,6 +667,36 @@ impl World {
     }
 }
 
+/// What a kernel may have begun, and how the text for developers shows that there is none of it.
+const UNFINISHED: [(&str, &str); 11] = [
+    ("calls that wait", " waiters: []"),
+    ("placings", " placings: {}"),
+    ("scattered questions", " scatters: {}"),
+    ("calls that act", " effects: {}"),
+    ("wishes put to hosts", " asked: {}"),
+    ("records being fetched", " fetching: {}"),
+    ("questions", " open: {}"),
+    ("leases", " leases: {}"),
+    ("slots being placed", " busy: {}"),
+    ("measurements", " measuring: {}"),
+    ("signatures", " signing: {}"),
+];
+
+/// By when a call must be answered: what the kernel allows, and some time for its way.
+fn limit(request: &Request) -> Option<Duration> {
+    const MORE: Duration = Duration::from_secs(10);
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all others have the usual deadline"
+    )]
+    match request {
+        Request::Wait(_) => None,
+        // The grace of every object on the node may have to pass.
+        Request::NodeDown(_) => Some(CALL_DEADLINE + MORE * 2),
+        _ => Some(CALL_DEADLINE + MORE),
+    }
+}
+
 /// A call that changes something, in words.
 fn deed(request: &Request) -> Option<String> {
     Some(match request {
@@ -589,12 +705,13 @@ fn deed(request: &Request) -> Option<String> {
         Request::StartApp(it) => format!("start {}", it.target),
         Request::Remove(it) => format!("remove {}", it.target),
         Request::Scale(it) => format!("scale {} x{}", it.target, it.replicas),
-        Request::Kill(it) => format!("kill {}", it.target),
+        Request::Kill(it) => format!("kill {} {}", it.target, it.signal),
         Request::NodeDrain(it) => format!("drain {}", it.node),
         Request::NodeResume(it) => format!("resume {}", it.node),
         Request::NodeRemove(it) => format!("remove {}", it.node),
         Request::NodeLabel(it) => format!("label {}", it.node),
         Request::NodeDown(_) => "down".to_string(),
+        Request::Wait(it) => format!("wait {}", it.target),
         Request::CloudInfo(_)
         | Request::Invite(_)
         | Request::NodeList(_)
@@ -603,7 +720,6 @@ fn deed(request: &Request) -> Option<String> {
         | Request::AppList(_)
         | Request::Inspect(_)
         | Request::Locate(_)
-        | Request::Wait(_)
         | Request::Stats(_)
         | Request::Explain(_)
         | Request::Resolve(_) => return None,

@@ -1,0 +1,26 @@
+//! Nobody complains without a reason.
+//!
+//! What `inspect` and `ps` call the trouble of an app is what keeps it from being as it should be.
+//! When every slot of it has an object, or there is to be none, there is no trouble.
+
+use super::acknowledged::agreed;
+use super::survey::{Survey, Wish};
+use super::wanted_count::missing;
+
+pub(super) fn check(survey: &Survey) -> Result<(), String> {
+    for name in survey.expected.apps.keys() {
+        let Some(Wish::Present { .. }) = agreed(survey, name) else {
+            continue;
+        };
+        if missing(survey, name).is_some() {
+            continue;
+        }
+        for (machine, inspection) in survey.described(name) {
+            if let Some(trouble) = &inspection.trouble {
+                let who = survey.name(machine);
+                return Err(format!("{who} sees no lack of {name}, and says: {trouble}"));
+            }
+        }
+    }
+    Ok(())
+}

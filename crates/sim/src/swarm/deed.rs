@@ -1,0 +1,195 @@
+//! What people do with apps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use wire::call::{Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait};
+use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
+
+use crate::invariants::capacity::PORT;
+use crate::invariants::one_run::JOB;
+use crate::invariants::survey::{Kind, Wish};
+use crate::world::World;
+
+/// Something that a person asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// A new app; `starts` when its program can be started.
+    Run {
+        replicas: u32,
+        kind: Kind,
+        starts: bool,
+    },
+    Scale(u32),
+    Stop,
+    /// One of its objects.
+    StopOne(u32),
+    Start,
+    Remove {
+        force: bool,
+    },
+    /// One of its objects, or all.
+    Kill {
+        index: Option<u32>,
+        signal: u8,
+    },
+    Wait,
+}
+
+/// Something that may be asked of an app that may be one of `wishes`, and ever was one of `past`.
+pub(super) fn choose(world: &mut World, wishes: &BTreeSet<Wish>, past: &BTreeSet<Wish>) -> Deed {
+    let may_be_absent = wishes.contains(&Wish::Absent);
+    let dice = world.random().random_range(0..24);
+    if may_be_absent && (wishes.len() == 1 || dice < 10) {
+        return any_run(world);
+    }
+    // What runs once is not started again, or nobody could tell whether it ran twice.
+    let may_be = |kind: Kind| past.iter().any(|it| it.kind() == Some(kind));
+    let is_job = may_be(Kind::Job) || may_be(Kind::Once);
+    let index = world.random().random_range(0..3);
+    match dice {
+        0..8 if !is_job => Deed::Scale(world.random().random_range(0..4)),
+        8..11 if !is_job => Deed::Stop,
+        11..14 if !is_job => Deed::Start,
+        14..16 if !is_job => {
+            let signal = *[9, 15].choose(world.random()).unwrap_or(&9);
+            let one: bool = world.random().random();
+            let index = one.then_some(index);
+            Deed::Kill { index, signal }
+        }
+        // A policy that does not start again what a person has stopped would leave a gap.
+        16 if !is_job && !may_be(Kind::Retried) => Deed::StopOne(index),
+        17 | 18 => Deed::Wait,
+        19 | 20 => Deed::Remove { force: false },
+        21..24 => Deed::Remove { force: true },
+        _ => Deed::Wait,
+    }
+}
+
+/// Some new app.
+pub(super) fn any_run(world: &mut World) -> Deed {
+    let kind = match world.random().random_range(0..12) {
+        0..5 => Kind::Always,
+        5 | 6 => Kind::Retried,
+        7 => Kind::Single,
+        8 | 9 => Kind::Job,
+        _ => Kind::Once,
+    };
+    Deed::Run {
+        replicas: world.random().random_range(1..4),
+        kind,
+        starts: world.random().random_range(0..16) > 0,
+    }
+}
+
+pub(super) fn request(world: &mut World, name: &str, deed: Deed) -> Request {
+    let target = name.to_string();
+    match deed {
+        Deed::Run {
+            replicas,
+            kind,
+            starts,
+        } => Request::Run(Run {
+            spec: spec(world, name, (replicas, kind, starts)),
+            attach: kind == Kind::Once && world.random().random(),
+        }),
+        Deed::Scale(replicas) => Request::Scale(Scale { target, replicas }),
+        Deed::Stop => Request::StopApp(StopApp {
+            target,
+            grace_ms: None,
+        }),
+        Deed::StopOne(index) => Request::StopApp(StopApp {
+            target: format!("{target}/{index}"),
+            grace_ms: Some(500),
+        }),
+        Deed::Start => Request::StartApp(StartApp { target }),
+        Deed::Remove { force } => Request::Remove(Remove { target, force }),
+        Deed::Kill { index, signal } => Request::Kill(Kill {
+            target: index.map_or(target.clone(), |index| format!("{target}/{index}")),
+            signal,
+        }),
+        Deed::Wait => Request::Wait(Wait { target }),
+    }
+}
+
+fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, bool)) -> AppSpec {
+    let words = program(world, kind, starts);
+    let is_job = matches!(kind, Kind::Job | Kind::Once);
+    let mut environment = BTreeMap::new();
+    if is_job {
+        let number: u64 = world.random().random();
+        environment.insert(JOB.to_string(), format!("{number:x}"));
+    }
+    let restart = match kind {
+        Kind::Always => Restart::Always,
+        Kind::Retried => Restart::OnFailure { retries_max: None },
+        Kind::Single if world.random().random() => Restart::OnFailure {
+            retries_max: Some(2),
+        },
+        Kind::Single | Kind::Job | Kind::Once => Restart::No,
+    };
+    let cpu_millis = match world.random().random_range(0..8) {
+        0 => 1500,
+        dice => dice % 3 * 100,
+    };
+    let mut ports = BTreeMap::new();
+    if world.random().random_range(0..6) == 0 {
+        let port: u16 = world.random().random_range(8000..8002);
+        ports.insert("http".to_string(), port);
+        environment.insert(PORT.to_string(), port.to_string());
+    }
+    AppSpec {
+        name: name.to_string(),
+        replicas,
+        program: Program {
+            arguments: words.iter().map(|word| (*word).to_string()).collect(),
+            environment,
+            ..Program::default()
+        },
+        ports,
+        resources: Resources {
+            cpu_millis,
+            memory_bytes: world.random().random_range(1..5) * (64 << 20),
+            processes: 16,
+        },
+        restart,
+        placement: placement(world),
+        stop: Stop {
+            grace_ms: 2000,
+            ..Stop::default()
+        },
+        remove_when_done: kind == Kind::Once,
+    }
+}
+
+fn program(world: &mut World, kind: Kind, starts: bool) -> &'static [&'static str] {
+    let dice = world.random().random_range(0..6);
+    match (kind, dice) {
+        _ if !starts => &["missing"],
+        (Kind::Job | Kind::Once, 0) => &["work", "2", "3"],
+        (Kind::Job | Kind::Once, 1) => &["work", "9"],
+        (Kind::Job | Kind::Once, _) => &["work", "4"],
+        (Kind::Always, 0) => &["work", "5"],
+        (Kind::Always | Kind::Retried | Kind::Single, 1) => &["crash", "900"],
+        (Kind::Always | Kind::Retried | Kind::Single, 2) => &["deaf"],
+        (Kind::Always | Kind::Retried | Kind::Single, _) => &["serve"],
+    }
+}
+
+fn placement(world: &mut World) -> Placement {
+    let host = match world.random().random_range(0..16) {
+        0 => Some(format!("n{}", world.random().random_range(0..5))),
+        _ => None,
+    };
+    let constraint = match world.random().random_range(0..16) {
+        0 => "label.tier=front".parse().ok(),
+        1 => "label.tier!=front".parse().ok(),
+        _ => None,
+    };
+    Placement {
+        host,
+        constraints: constraint.into_iter().collect(),
+        spread: world.random().random(),
+    }
+}

@@ -1,0 +1,321 @@
+//! What the swarm has found, each as short as it can be told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sim::latency::Matrix;
+use sim::world::{Hardware, JoinOutcome, MachineId, Outcome, World};
+use wire::call::{
+    Inspect, Inspection, Invite, NodeList, NodeRemove, Problem, Remove, Response, Run, Scale,
+    StartApp, StopApp, Wait,
+};
+use wire::fact::ObjectFacts;
+use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A cloud in one room, and the ticket for it.
+fn cloud(count: usize) -> (World, String) {
+    let mut world = World::new(1, Matrix::room());
+    for number in 0..count {
+        world.add(Hardware::ordinary(&format!("n{number}")));
+    }
+    world.found(MachineId(0));
+    world.pass(SECOND);
+    let invite = Invite {
+        uses: 100,
+        ttl_s: 3600,
+        labels: BTreeMap::new(),
+    };
+    let Ok(Response::Invite(invitation)) = world.ask(MachineId(0), invite, SECOND) else {
+        panic!("no ticket");
+    };
+    for number in 1..count {
+        let outcome = world.join_and_wait(MachineId(number), &invitation.ticket);
+        assert!(matches!(outcome, JoinOutcome::Admitted(_)), "{outcome:?}");
+    }
+    world.pass(SECOND * 3);
+    (world, invitation.ticket)
+}
+
+fn spec(name: &str, program: &[&str], restart: Restart) -> AppSpec {
+    AppSpec {
+        name: name.to_string(),
+        replicas: 1,
+        program: Program {
+            arguments: program.iter().map(|word| (*word).to_string()).collect(),
+            ..Program::default()
+        },
+        ports: BTreeMap::new(),
+        resources: Resources::default(),
+        restart,
+        placement: Placement::default(),
+        stop: Stop {
+            grace_ms: 2000,
+            ..Stop::default()
+        },
+        remove_when_done: false,
+    }
+}
+
+/// A program that runs once, so that a second run is seen.
+fn job(name: &str, number: u32) -> AppSpec {
+    let mut job = spec(name, &["work", "300"], Restart::No);
+    let tag = (
+        sim::invariants::one_run::JOB.to_string(),
+        number.to_string(),
+    );
+    job.program.environment.extend([tag]);
+    job
+}
+
+fn run(world: &mut World, at: MachineId, spec: AppSpec) -> Result<Response, Option<Problem>> {
+    let run = Run {
+        spec,
+        attach: false,
+    };
+    world.ask(at, run, SECOND * 60)
+}
+
+fn inspect(world: &mut World, at: MachineId, name: &str) -> Inspection {
+    let target = name.to_string();
+    match world.ask(at, Inspect { target }, SECOND * 60) {
+        Ok(Response::Inspect(inspection)) => inspection,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who runs something of an app.
+fn hosts(world: &World, name: &str) -> Vec<MachineId> {
+    let runs = |machine: &MachineId| {
+        world
+            .programs(*machine)
+            .any(|(_, launch)| launch.app_name == name)
+    };
+    world.machines().filter(runs).collect()
+}
+
+fn named(world: &World, name: &str) -> MachineId {
+    let found = world.machines().find(|it| world.name(*it) == name);
+    found.expect("a guardian is a machine")
+}
+
+fn target(name: &str) -> String {
+    name.to_string()
+}
+
+#[test]
+fn a_wait_is_answered_although_the_supervisor_was_restarted() {
+    let (mut world, _) = cloud(3);
+    let (first, second) = (MachineId(0), MachineId(1));
+    run(&mut world, first, spec("job", &["work", "20"], Restart::No)).unwrap();
+    let supervisor = inspect(&mut world, first, "job").guardians[0].clone();
+    let supervisor = named(&world, &supervisor);
+    let origin = if supervisor == first { second } else { first };
+    let wait = Wait {
+        target: target("job"),
+    };
+    let call = world.call(origin, wait);
+    world.pass(SECOND);
+    world.kill_daemon(supervisor);
+    world.pass(MILLISECOND * 100);
+    world.start(supervisor);
+    world.pass(SECOND * 120);
+    assert_ne!(*world.outcome(call), Outcome::Open);
+}
+
+#[test]
+fn a_supervisor_that_was_away_does_not_keep_the_waits_of_those_who_gave_up() {
+    let (mut world, _) = cloud(3);
+    let (first, second) = (MachineId(0), MachineId(1));
+    run(&mut world, first, spec("web", &["serve"], Restart::Always)).unwrap();
+    let supervisor = inspect(&mut world, first, "web").guardians[0].clone();
+    let supervisor = named(&world, &supervisor);
+    let origin = if supervisor == first { second } else { first };
+    world.freeze(supervisor);
+    let wait = Wait {
+        target: target("web"),
+    };
+    let call = world.call(origin, wait);
+    world.pass(SECOND * 20);
+    world.abandon(call);
+    world.thaw(supervisor);
+    world.pass(SECOND * 120);
+    let left = world.unfinished(supervisor);
+    assert!(!left.contains(&"calls that wait"), "{left:?}");
+}
+
+#[test]
+fn what_is_started_while_it_stops_runs_again() {
+    let (mut world, _) = cloud(1);
+    let at = MachineId(0);
+    let restart = Restart::OnFailure { retries_max: None };
+    run(&mut world, at, spec("web", &["deaf"], restart)).unwrap();
+    let stop = StopApp {
+        target: target("web"),
+        grace_ms: None,
+    };
+    world.call(at, stop);
+    world.pass(MILLISECOND * 500);
+    let start = StartApp {
+        target: target("web"),
+    };
+    world.ask(at, start, SECOND * 60).ok();
+    world.pass(SECOND * 10);
+    assert!(!inspect(&mut world, at, "web").stopped);
+    assert_eq!(hosts(&world, "web"), [at]);
+}
+
+#[test]
+fn the_only_object_of_an_app_that_always_runs_is_started_again_when_it_is_stopped() {
+    let (mut world, _) = cloud(1);
+    let at = MachineId(0);
+    run(&mut world, at, spec("web", &["serve"], Restart::Always)).unwrap();
+    let stop = StopApp {
+        target: target("web/0"),
+        grace_ms: None,
+    };
+    world.ask(at, stop, SECOND * 60).unwrap();
+    world.pass(SECOND * 10);
+    assert!(!inspect(&mut world, at, "web").stopped);
+    assert_eq!(hosts(&world, "web"), [at]);
+}
+
+#[test]
+fn an_app_that_was_scaled_back_to_what_fits_has_no_trouble() {
+    let (mut world, _) = cloud(1);
+    let at = MachineId(0);
+    let mut large = spec("web", &["serve"], Restart::Always);
+    large.resources.cpu_millis = 3000;
+    run(&mut world, at, large).unwrap();
+    let scale = |replicas| Scale {
+        target: target("web"),
+        replicas,
+    };
+    world.ask(at, scale(2), SECOND * 60).unwrap_err();
+    let answer = world.ask(at, scale(1), SECOND * 60);
+    assert!(answer.is_ok(), "{answer:?}");
+    world.pass(SECOND * 20);
+    assert_eq!(inspect(&mut world, at, "web").trouble, None);
+}
+
+#[test]
+fn a_record_has_no_living_objects_on_nodes_that_were_removed() {
+    let (mut world, _) = cloud(4);
+    let mut web = spec("web", &["serve"], Restart::No);
+    web.replicas = 4;
+    web.placement.spread = true;
+    run(&mut world, MachineId(0), web).unwrap();
+    let lost = hosts(&world, "web").last().copied().unwrap();
+    let at = world.machines().find(|it| *it != lost).unwrap();
+    world.crash(lost);
+    world.pass(SECOND * 20);
+    let node = world.node(lost);
+    let remove = NodeRemove {
+        node: node.to_string(),
+        force: true,
+    };
+    world.ask(at, remove, SECOND * 60).unwrap();
+    world.pass(SECOND * 30);
+    let objects = inspect(&mut world, at, "web").objects;
+    let lives = |it: &ObjectFacts| it.node == node && it.phase.is_alive();
+    assert!(!objects.iter().any(lives), "{objects:?}");
+}
+
+#[test]
+fn a_host_that_starts_again_starts_nothing_that_runs_elsewhere() {
+    let (mut world, _) = cloud(7);
+    let at = MachineId(0);
+    let mut many = job("job", 1);
+    many.replicas = 7;
+    many.placement.spread = true;
+    run(&mut world, at, many).unwrap();
+    world.pass(SECOND * 30);
+    let guardians = inspect(&mut world, at, "job").guardians;
+    let mut others = hosts(&world, "job").into_iter();
+    let host = others.find(|it| !guardians.iter().any(|name| name == world.name(*it)));
+    let host = host.expect("four hosts are no guardians");
+    let before = world.counts().launches;
+    world.crash(host);
+    world.pass(SECOND);
+    world.start(host);
+    world.pass(SECOND * 20);
+    assert_eq!(world.counts().launches, before);
+}
+
+#[test]
+fn a_machine_that_heard_late_of_its_admission_is_linked_by_nodes_that_started_since() {
+    let (mut world, ticket) = cloud(2);
+    let late = world.add(Hardware::ordinary("late"));
+    let members = [MachineId(0), MachineId(1)];
+    for member in members {
+        world.cut(member, late);
+    }
+    world.join(late, &ticket);
+    world.pass(SECOND * 10);
+    assert!(!world.is_admitted(late));
+    for member in members {
+        world.kill_daemon(member);
+        world.start(member);
+    }
+    world.mend();
+    world.pass(SECOND * 10);
+    let outcome = world.join_and_wait(late, &ticket);
+    assert!(matches!(outcome, JoinOutcome::Admitted(_)), "{outcome:?}");
+    world.pass(SECOND * 60);
+    for machine in world.machines() {
+        let Ok(Response::NodeList(list)) = world.ask(machine, NodeList {}, SECOND) else {
+            panic!("no list");
+        };
+        let up = list.nodes.iter().filter(|it| it.state.is_up()).count();
+        assert_eq!(up, 3, "as {} sees it", world.name(machine));
+    }
+}
+
+#[test]
+fn an_app_whose_port_was_taken_while_it_was_stopped_starts_elsewhere() {
+    let (mut world, _) = cloud(2);
+    let at = MachineId(0);
+    let http = ("http".to_string(), 8000);
+    let mut first = spec("first", &["serve"], Restart::Always);
+    first.ports.extend([http.clone()]);
+    run(&mut world, at, first).unwrap();
+    let host = hosts(&world, "first")[0];
+    let stop = StopApp {
+        target: target("first"),
+        grace_ms: None,
+    };
+    world.ask(at, stop, SECOND * 60).unwrap();
+    let mut second = spec("second", &["serve"], Restart::Always);
+    second.ports.extend([http]);
+    second.placement.host = Some(world.name(host).to_string());
+    run(&mut world, at, second).unwrap();
+    let start = StartApp {
+        target: target("first"),
+    };
+    world.ask(at, start, SECOND * 60).ok();
+    world.pass(SECOND * 60);
+    assert_eq!(hosts(&world, "first").len(), 1);
+}
+
+#[test]
+fn a_run_that_was_abandoned_at_once_is_undone() {
+    for machine in 0..3 {
+        let (mut world, _) = cloud(3);
+        let abandoned = Run {
+            spec: spec("web", &["serve"], Restart::Always),
+            attach: false,
+        };
+        let call = world.call(MachineId(machine), abandoned);
+        world.abandon(call);
+        world.pass(SECOND * 10);
+        assert_eq!(hosts(&world, "web"), []);
+        let remove = Remove {
+            target: target("web"),
+            force: true,
+        };
+        let answer = world.ask(MachineId(0), remove, SECOND * 60);
+        assert!(answer.is_err(), "there is no such app: {answer:?}");
+    }
+}
