@@ -207,6 +207,7 @@ mod tests {
                 version: at(wanted),
                 spec: None,
                 stopped: wanted.is_multiple_of(2),
+                rested: Default::default(),
                 created: UnixMillis(wanted),
                 born: at(0),
             },

@@ -33,8 +33,7 @@ pub const SCATTER_DEADLINE: Duration = Duration::from_millis(2_000);
 pub const RUN_DEADLINE: Duration = Duration::from_secs(20);
 /// One round of `app/wait`: after it, whoever supervises the app then is asked again.
 pub const WAIT_TERM: Duration = Duration::from_secs(30);
-/// Longest that objects may take to end by themselves, as far as a node that hands a call on can
-/// know.
+/// Longest that a call waits for objects that take their time to end.
 pub const GRACE_MAX: Duration = Duration::from_secs(300);
 /// Longest that any other call may take; `app/stop` and `app/rm` add the grace period, and
 /// `app/wait` has no end.

@@ -51,6 +51,8 @@ struct Entry {
     running_since: Option<Instant>,
     /// It was asked to end.
     stopping: bool,
+    /// By its supervisor, which may want it to run again; not with its node.
+    halts: bool,
     /// It ends with its node and runs again with it.
     suspended: bool,
 }
@@ -100,6 +102,7 @@ impl Objects {
             hosted,
             running_since: None,
             stopping: false,
+            halts: false,
             suspended: false,
         };
         self.table.insert(entry.hosted.facts.object, entry);
@@ -221,6 +224,7 @@ impl Objects {
                 hosted,
                 running_since: None,
                 stopping: false,
+                halts: false,
                 suspended: false,
             },
         );
@@ -312,7 +316,7 @@ impl Objects {
         let never_started = matches!(exit.reason, ExitReason::NotStarted { .. });
         facts.pid = None;
         facts.last_exit = Some(exit);
-        facts.halted = entry.stopping;
+        facts.halted = entry.stopping && entry.halts;
         if again {
             facts.phase = Phase::Waiting;
             let due = now + backoff(entry.hosted.failures);
@@ -360,6 +364,22 @@ impl Objects {
         grace_ms: Option<u32>,
         remove: bool,
     ) -> Result<(), Problem> {
+        if let Some(entry) = self.table.get_mut(&object) {
+            entry.halts = true;
+        }
+        self.end(object, grace_ms, remove)
+    }
+
+    /// The same without anybody's wish that it may run again: it ends with its node.
+    ///
+    /// # Errors
+    /// [`Problem`] when it is not here.
+    pub(crate) fn end(
+        &mut self,
+        object: ObjectId,
+        grace_ms: Option<u32>,
+        remove: bool,
+    ) -> Result<(), Problem> {
         let Some(entry) = self.table.get_mut(&object) else {
             return Err(Problem::not_found("object on this node", &object.short()));
         };
@@ -387,7 +407,7 @@ impl Objects {
             Phase::Waiting => {
                 self.waiting.retain(|(_, waiting), ()| *waiting != object);
                 entry.hosted.facts.phase = Phase::Ended;
-                entry.hosted.facts.halted = true;
+                entry.hosted.facts.halted = entry.halts;
                 entry.hosted.facts.revision += 1;
                 self.ended(object);
             }
@@ -446,6 +466,7 @@ impl Objects {
         }
         entry.hosted.failures = 0;
         entry.stopping = false;
+        entry.halts = false;
         self.relaunch(object);
         Ok(())
     }

@@ -83,6 +83,15 @@ impl<T> Questions<T> {
             .collect()
     }
 
+    /// The question may wait longer.
+    pub(crate) fn extend(&mut self, number: u64, from: NodeId, deadline: Instant) {
+        if let Some(question) = self.open.get_mut(&number).filter(|it| it.to == from) {
+            self.deadlines.remove(&(question.deadline, number));
+            self.deadlines.insert((deadline, number), ());
+            question.deadline = deadline;
+        }
+    }
+
     /// No question to that node may wait longer than until then.
     pub(crate) fn hurry(&mut self, node: NodeId, soon: Instant) {
         for (number, question) in &mut self.open {

@@ -15,7 +15,7 @@ use core::time::Duration;
 
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
-use wire::peer::AppRecord;
+use wire::peer::{AppRecord, Wanted};
 use wire::spec::{AppSpec, Restart};
 
 use crate::instant::Instant;
@@ -97,7 +97,7 @@ pub(crate) fn plan(
             .filter(|it| it.index == index)
             .collect();
         plan_slot(
-            spec,
+            &record.wanted,
             index,
             &slot,
             &reach,
@@ -158,13 +158,17 @@ fn is_done(spec: &AppSpec, record: &AppRecord) -> bool {
 }
 
 fn plan_slot(
-    spec: &AppSpec,
+    wanted: &Wanted,
     index: u32,
     slot: &[&ObjectFacts],
     reach: &impl Fn(NodeId) -> Reach,
     is_busy: bool,
     steps: &mut Vec<Step>,
 ) {
+    let restart = wanted
+        .spec
+        .as_ref()
+        .map_or(Restart::No, |spec| spec.restart);
     let here: Vec<&ObjectFacts> = slot
         .iter()
         .copied()
@@ -183,7 +187,7 @@ fn plan_slot(
     };
     if let Some(keep) = serving.min_by_key(preference) {
         let leaving = reach(keep.node) == Reach::Draining;
-        if leaving && spec.restart != Restart::No && !is_busy {
+        if leaving && restart != Restart::No && !is_busy {
             steps.push(Step::Place { index });
         }
         for other in here.iter().filter(|it| it.object != keep.object) {
@@ -212,7 +216,9 @@ fn plan_slot(
     {
         // Nobody can ask a removed node whether the object is even one of this birth of the app.
         let is_of_nobody = reach(last.node) == Reach::Removed;
-        let again = (last.halted || is_of_nobody) && spec.restart == Restart::Always;
+        // What was ended because its app was stopped runs again once the app is not.
+        let was_halted = last.halted && !wanted.rested.contains(&index);
+        let again = was_halted || (is_of_nobody && restart == Restart::Always);
         match (again, reach(last.node)) {
             (true, Reach::Open) => {
                 steps.push(Step::Start {
@@ -227,7 +233,7 @@ fn plan_slot(
         }
         return;
     }
-    if slot.is_empty() || spec.restart != Restart::No {
+    if slot.is_empty() || restart != Restart::No {
         steps.push(Step::Place { index });
     }
 }
@@ -387,7 +393,6 @@ mod tests {
 
     use expect_test::{Expect, expect};
     use wire::id::{UnixMillis, Version};
-    use wire::peer::Wanted;
     use wire::spec::Program;
 
     use super::*;
@@ -433,6 +438,7 @@ mod tests {
                 version: Version::default(),
                 spec: Some(spec),
                 stopped: false,
+                rested: BTreeSet::new(),
                 created: UnixMillis(0),
                 born: Version::default(),
             },

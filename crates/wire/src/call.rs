@@ -219,8 +219,8 @@ data! {
         /// An app, `app/index`, or a prefix of an object's id.
         target: String,
     }
-    /// Ends programs. A whole app stays ended; a single object of an app with restart policy
-    /// `always` is started again.
+    /// Ends programs. A whole app stays ended until it is started; so does a single object, unless
+    /// the restart policy of its app is `always`: then it is started again.
     StopApp {
         /// An app, `app/index`, or a prefix of an object's id.
         target: String,

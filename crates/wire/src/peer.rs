@@ -25,7 +25,7 @@
 //! before it is a member.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -455,6 +455,11 @@ pub enum Answer {
     Done,
     /// To [`Ask::FetchRecord`].
     Record(Option<Box<AppRecord>>),
+    /// To [`Ask::Call`], before the answer itself: it may take so much longer than usual.
+    Later {
+        /// Thousandths of a second.
+        by_ms: u32,
+    },
 }
 
 /// An app as its supervisor knows it, without its objects' details.
@@ -477,6 +482,9 @@ pub struct Wanted {
     pub spec: Option<AppSpec>,
     /// Stopped by a person: its objects end and stay ended.
     pub stopped: bool,
+    /// Slots of which a person stopped the object alone: it stays ended. Empty where the restart
+    /// policy is `always`.
+    pub rested: BTreeSet<u32>,
     /// When the app came into being.
     pub created: UnixMillis,
     /// The version of the wish that made it: tells it from an app of the same name that was

@@ -1,7 +1,7 @@
 //! Golden bytes: what goes between nodes and onto disks must read the same in the next version.
 //! A change here is a change of the protocol: see `docs/checklists/new-wire-version.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -201,6 +201,7 @@ fn questions_and_records() {
             version,
             spec: Some(spec()),
             stopped: false,
+            rested: BTreeSet::new(),
             created: UnixMillis(1_700_000_000_000),
             born: version,
         },
@@ -214,11 +215,11 @@ fn questions_and_records() {
             10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
             020103776562020307707974686f6e33022d6d0b687474702e73657276657200
             00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
-            3d3847010f904e000080d095ffbc3180d095ffbc310102011011111111111111
-            11111111111111111110977e88c3048d50ca5a52f888356337db037765620120
-            abababababababababababababababababababababababababababababababab
-            0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc31019221000000
-            000000"#]],
+            3d3847010f904e00000080d095ffbc3180d095ffbc3101020110111111111111
+            1111111111111111111110977e88c3048d50ca5a52f888356337db0377656201
+            20ababababababababababababababababababababababababababababababab
+            ab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc310192210000
+            00000000"#]],
     );
 }
 

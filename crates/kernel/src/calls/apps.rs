@@ -1,5 +1,6 @@
 //! Calls about apps, answered by their supervisor.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,14 +13,14 @@ use wire::call::{
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
-use wire::peer::{Answer, AppRecord, Ask, Wanted};
-use wire::spec::{AppSpec, REPLICAS_MAX, check_name};
+use wire::peer::{Answer, AppRecord, Ask, Message, Wanted};
+use wire::spec::{AppSpec, REPLICAS_MAX, Restart, check_name};
 
 use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
-use crate::limits::{CALL_DEADLINE, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
+use crate::limits::{CALL_DEADLINE, GRACE_MAX, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
 use crate::supervisor::Reach;
 
 /// A call that does something to several objects at once.
@@ -73,6 +74,7 @@ impl Kernel {
             version,
             spec: Some(run.spec),
             stopped: false,
+            rested: BTreeSet::new(),
             created,
             born: version,
         };
@@ -366,7 +368,7 @@ impl Kernel {
             }
         }
         let until = WaitFor::Stopped(living.iter().map(|(object, _)| *object).collect());
-        let deadline = self.now + CALL_DEADLINE + self.grace_of(app, stop.grace_ms);
+        let deadline = self.now + CALL_DEADLINE + self.grace_of(origin, app, stop.grace_ms);
         self.waiters.push(Waiter {
             origin,
             app,
@@ -375,25 +377,30 @@ impl Kernel {
         });
         if whole {
             self.wish(app, |wanted| wanted.stopped = true);
+        } else if self.restart_of(app) != Restart::Always {
+            let slots: Vec<u32> = objects.iter().map(|it| it.index).collect();
+            self.wish(app, |wanted| wanted.rested.extend(slots));
         }
         self.check_waiters(app);
     }
 
-    /// How long objects of an app have to end by themselves.
-    fn grace_of(&self, app: AppId, asked_ms: Option<u32>) -> Duration {
+    /// How long objects of an app have to end by themselves; whoever handed the call on is told.
+    fn grace_of(&mut self, origin: Origin, app: AppId, asked_ms: Option<u32>) -> Duration {
         let wanted = self.directory.get(app).map(|record| &record.wanted);
         let spec = wanted.and_then(|wanted| wanted.spec.as_ref());
         let own_ms = spec.map_or(0, |spec| spec.stop.grace_ms);
-        Duration::from_millis(asked_ms.unwrap_or(own_ms).into())
+        let by_ms = asked_ms.unwrap_or(own_ms);
+        if let Origin::Peer { node, question } = origin
+            && by_ms > 0
+        {
+            let answer = Box::new(Ok(Answer::Later { by_ms }));
+            self.send_now(node, Message::Answer { question, answer });
+        }
+        Duration::from_millis(by_ms.into()).min(GRACE_MAX)
     }
 
     fn start_app(&mut self, origin: Origin, record: &AppRecord) {
         let app = record.app;
-        let ending = record
-            .objects
-            .iter()
-            .filter(|it| it.phase == Phase::Stopping);
-        self.revived.extend(ending.map(|it| it.object));
         // What cannot be started where it is runs elsewhere; if it comes back, it is surplus.
         let mut left_behind = BTreeSet::new();
         for it in &record.objects {
@@ -420,7 +427,10 @@ impl Kernel {
             until,
             deadline,
         });
-        self.wish(app, |wanted| wanted.stopped = false);
+        self.wish(app, |wanted| {
+            wanted.stopped = false;
+            wanted.rested.clear();
+        });
     }
 
     fn remove_app(
@@ -454,7 +464,7 @@ impl Kernel {
             return self.reply(origin, Err(problem));
         }
         let until = WaitFor::Removed(ids(&objects));
-        let deadline = self.now + CALL_DEADLINE + self.grace_of(record.app, None);
+        let deadline = self.now + CALL_DEADLINE + self.grace_of(origin, record.app, None);
         self.waiters.push(Waiter {
             origin,
             app: record.app,
@@ -481,6 +491,7 @@ impl Kernel {
         self.wish(app, |wanted| {
             if let Some(spec) = &mut wanted.spec {
                 spec.replicas = replicas;
+                wanted.rested.retain(|slot| *slot < replicas);
             }
         });
     }

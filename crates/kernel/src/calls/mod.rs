@@ -18,7 +18,7 @@ use wire::id::{AppId, NodeId, ObjectId, PREFIX_CHARACTERS_MIN};
 use wire::peer::{Answer, Ask};
 
 use crate::hub::{Kernel, Origin, Task, call_response};
-use crate::limits::{CALL_DEADLINE, GRACE_MAX};
+use crate::limits::CALL_DEADLINE;
 use crate::world::CallId;
 
 use nodes::Change;
@@ -157,7 +157,7 @@ impl Kernel {
         };
         let supervisor = self.supervisor_of(target.app);
         if is_caller && supervisor != self.me {
-            let deadline = self.deadline_of(&request);
+            let deadline = self.now + CALL_DEADLINE + HANDOVER;
             let task = if may_be_prefix(&text) || matches!(request, Request::Wait(_)) {
                 Task::ForwardOrPrefix {
                     origin,
@@ -184,22 +184,6 @@ impl Kernel {
         } else {
             self.reply(origin, Err(no_such_app(&target.name)));
         }
-    }
-
-    /// When to give up on a supervisor. The app's own grace period is known only there.
-    fn deadline_of(&self, request: &Request) -> crate::instant::Instant {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "all others have the usual deadline"
-        )]
-        let extra = match request {
-            Request::StopApp(stop) => stop
-                .grace_ms
-                .map_or(GRACE_MAX, |grace_ms| Duration::from_millis(grace_ms.into())),
-            Request::Remove(_) => GRACE_MAX,
-            _ => Duration::ZERO,
-        };
-        self.now + CALL_DEADLINE + HANDOVER + extra
     }
 
     pub(crate) fn forward_answered(

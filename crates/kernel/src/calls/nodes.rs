@@ -249,7 +249,7 @@ impl Kernel {
             .collect();
         staying
             .into_iter()
-            .try_for_each(|object| self.objects.stop(object, None, false))
+            .try_for_each(|object| self.objects.end(object, None, false))
     }
 
     fn check_labels(&self, set: &BTreeMap<String, String>) -> Result<(), Problem> {

@@ -102,7 +102,13 @@ impl Kernel {
             Some(Answer::Apps(apps)) => scatter.apps.extend(apps),
             Some(Answer::Usage(stats)) => scatter.stats.extend(stats),
             Some(Answer::Record(record)) => scatter.records.extend(record.map(|it| *it)),
-            Some(Answer::Call(_) | Answer::Reserved { .. } | Answer::Object(_) | Answer::Done) => {}
+            Some(
+                Answer::Call(_)
+                | Answer::Reserved { .. }
+                | Answer::Object(_)
+                | Answer::Done
+                | Answer::Later { .. },
+            ) => {}
             None => {
                 scatter.unanswered.insert(from);
             }

@@ -277,7 +277,6 @@ impl Kernel {
             return;
         }
         self.drop_objects_of_others(app);
-        self.revive(app);
         self.give_up_removed_hosts(app);
         let busy = self.supervision.busy(app);
         let Some(record) = self.directory.get(app) else {
@@ -317,26 +316,6 @@ impl Kernel {
                     let over = self.now + LINGER_TERM;
                     self.lingering.entry(app).or_insert(over);
                 }
-            }
-        }
-    }
-
-    /// Starts objects that have ended, and were asked to start while they did.
-    fn revive(&mut self, app: AppId) {
-        let Some(record) = self.directory.get(app).filter(|_| !self.revived.is_empty()) else {
-            return;
-        };
-        let ended: Vec<(ObjectId, NodeId)> = record
-            .objects
-            .iter()
-            .filter(|it| !it.phase.is_alive() && self.revived.contains(&it.object))
-            .map(|it| (it.object, it.node))
-            .collect();
-        let is_wanted = record.wanted.spec.is_some() && !record.wanted.stopped;
-        for (object, node) in ended {
-            self.revived.remove(&object);
-            if is_wanted {
-                self.ask_host(app, (object, node), Wish::Start, None);
             }
         }
     }
@@ -435,10 +414,10 @@ impl Kernel {
         is_new
     }
 
-    fn runs_always(&self, app: AppId) -> bool {
+    pub(crate) fn restart_of(&self, app: AppId) -> Restart {
         let wanted = self.directory.get(app).map(|record| &record.wanted);
         let spec = wanted.and_then(|wanted| wanted.spec.as_ref());
-        spec.is_some_and(|spec| spec.restart == Restart::Always)
+        spec.map_or(Restart::No, |spec| spec.restart)
     }
 
     fn index_of(&self, app: AppId, object: ObjectId) -> Option<u32> {
@@ -484,7 +463,7 @@ impl Kernel {
             Err(problem)
                 if wish == Wish::Start
                     && problem.code == ProblemCode::NoFit
-                    && self.runs_always(app) =>
+                    && self.restart_of(app) == Restart::Always =>
             {
                 self.ask_host(app, (object, node), Wish::Remove, None);
             }
@@ -583,7 +562,6 @@ impl Kernel {
                 }
             }
         }
-        self.revived.retain(|object| heard.contains_key(object));
         self.heard = heard;
         for (app, node) in doubted {
             self.confirm(app, node);
@@ -774,7 +752,8 @@ pub(crate) fn call_response(answer: Answer) -> Result<wire::call::Response, Prob
         | Answer::Reserved { .. }
         | Answer::Object(_)
         | Answer::Done
-        | Answer::Record(_) => Err(Problem::new(
+        | Answer::Record(_)
+        | Answer::Later { .. } => Err(Problem::new(
             ProblemCode::Internal,
             "the answer is of another kind",
         )),

@@ -478,7 +478,7 @@ impl Kernel {
                 acted |= if moves {
                     self.objects.suspend(object)
                 } else {
-                    self.objects.stop(object, None, false).is_ok()
+                    self.objects.end(object, None, false).is_ok()
                 };
             }
         }

@@ -110,8 +110,6 @@ pub struct Kernel {
     reported_to: BTreeMap<AppId, NodeId>,
     /// What hosts were asked to do with objects and have not answered.
     asked: BTreeSet<(ObjectId, Wish)>,
-    /// Objects that are to be started as soon as they have ended.
-    pub(crate) revived: BTreeSet<ObjectId>,
     /// Apps whose record is being fetched from a host.
     fetching: BTreeSet<AppId>,
     maintain_at: Instant,
@@ -229,7 +227,6 @@ impl Kernel {
             heard: BTreeMap::new(),
             reported_to: BTreeMap::new(),
             asked: BTreeSet::new(),
-            revived: BTreeSet::new(),
             fetching: BTreeSet::new(),
             maintain_at: now + MAINTENANCE_PERIOD,
             farewells: Vec::new(),

@@ -8,12 +8,12 @@ use rand::RngExt;
 use wire::disk::Table;
 use wire::fact::{Availability, NodeFacts};
 use wire::id::{AppId, NodeId};
-use wire::peer::{BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
+use wire::peer::{Answer, BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 
 use super::{Kernel, statement_key};
 use crate::auth::Learned;
 use crate::directory;
-use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, RUN_DEADLINE};
+use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, GRACE_MAX, RUN_DEADLINE};
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
 use crate::world::Output;
@@ -267,6 +267,11 @@ impl Kernel {
             }
             Message::Ask { question, ask } => self.handle_ask(from, question, *ask),
             Message::Answer { question, answer } => {
+                if let Ok(Answer::Later { by_ms }) = *answer {
+                    let by = Duration::from_millis(by_ms.into()).min(GRACE_MAX);
+                    let deadline = self.now + CALL_DEADLINE + by;
+                    return self.questions.extend(question, from, deadline);
+                }
                 if let Some(task) = self.questions.close(question, from) {
                     self.handle_answer(from, task, *answer);
                 }

@@ -269,6 +269,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
             version,
             spec: Some(spec),
             stopped: false,
+            rested: BTreeSet::new(),
             created: UnixMillis(millis),
             born: version,
         },

@@ -20,7 +20,7 @@ use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{AppRecord, Message};
 
-use super::{Kernel, Origin, Task};
+use super::{Kernel, Origin, Task, Wish};
 use crate::instant::Instant;
 
 /// How many questions are remembered that were abandoned before they came.
@@ -166,7 +166,9 @@ impl Kernel {
             let mut slot = record.objects.iter().filter(|it| it.index == index);
             let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
             let placed = slot.find(|it| {
-                self.is_reachable(it.node) && (attach || (has_begun(it.phase) && !it.halted))
+                let is_asked = self.asked.contains(&(it.object, Wish::Start));
+                self.is_reachable(it.node)
+                    && (attach || (has_begun(it.phase) && !it.halted && !is_asked))
             })?;
             if matches!(placed.phase, Phase::Failed | Phase::Waiting)
                 && let Some(exit) = &placed.last_exit
