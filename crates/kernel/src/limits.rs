@@ -38,6 +38,9 @@ pub const GRACE_MAX: Duration = Duration::from_secs(300);
 /// Longest that any other call may take; `app/stop` and `app/rm` add the grace period, and
 /// `app/wait` has no end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// What a node that hands a call on allows beyond the deadline of the node that answers, so that
+/// the better answer wins.
+pub const HANDOVER: Duration = Duration::from_secs(2);
 /// Open questions of one node.
 pub const QUESTIONS_MAX: usize = 16_384;
 /// Calls that are being answered at one time.

@@ -51,8 +51,6 @@ struct Entry {
     running_since: Option<Instant>,
     /// It was asked to end.
     stopping: bool,
-    /// By its supervisor, which may want it to run again; not with its node.
-    halts: bool,
     /// It ends with its node and runs again with it.
     suspended: bool,
 }
@@ -102,7 +100,6 @@ impl Objects {
             hosted,
             running_since: None,
             stopping: false,
-            halts: false,
             suspended: false,
         };
         self.table.insert(entry.hosted.facts.object, entry);
@@ -217,6 +214,7 @@ impl Objects {
             wanted: placement.wanted,
             failures: 0,
             remove_when_ended: false,
+            halts: false,
         };
         self.table.insert(
             object,
@@ -224,7 +222,6 @@ impl Objects {
                 hosted,
                 running_since: None,
                 stopping: false,
-                halts: false,
                 suspended: false,
             },
         );
@@ -316,7 +313,7 @@ impl Objects {
         let never_started = matches!(exit.reason, ExitReason::NotStarted { .. });
         facts.pid = None;
         facts.last_exit = Some(exit);
-        facts.halted = entry.stopping && entry.halts;
+        facts.halted = entry.stopping && entry.hosted.halts;
         if again {
             facts.phase = Phase::Waiting;
             let due = now + backoff(entry.hosted.failures);
@@ -365,7 +362,7 @@ impl Objects {
         remove: bool,
     ) -> Result<(), Problem> {
         if let Some(entry) = self.table.get_mut(&object) {
-            entry.halts = true;
+            entry.hosted.halts = true;
         }
         self.end(object, grace_ms, remove)
     }
@@ -407,7 +404,7 @@ impl Objects {
             Phase::Waiting => {
                 self.waiting.retain(|(_, waiting), ()| *waiting != object);
                 entry.hosted.facts.phase = Phase::Ended;
-                entry.hosted.facts.halted = entry.halts;
+                entry.hosted.facts.halted = entry.hosted.halts;
                 entry.hosted.facts.revision += 1;
                 self.ended(object);
             }
@@ -466,7 +463,7 @@ impl Objects {
         }
         entry.hosted.failures = 0;
         entry.stopping = false;
-        entry.halts = false;
+        entry.hosted.halts = false;
         self.relaunch(object);
         Ok(())
     }

@@ -535,4 +535,6 @@ pub struct HostedObject {
     pub failures: u32,
     /// Forget it once it has ended.
     pub remove_when_ended: bool,
+    /// It was asked to end by its supervisor, which may want it to run again; not with its node.
+    pub halts: bool,
 }

@@ -11,24 +11,19 @@ mod scatter;
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
-use core::time::Duration;
 
 use wire::call::{NodeDrain, NodeLabel, NodeResume, Problem, ProblemCode, Request};
 use wire::id::{AppId, NodeId, ObjectId, PREFIX_CHARACTERS_MIN};
 use wire::peer::{Answer, Ask};
 
 use crate::hub::{Kernel, Origin, Task, call_response};
-use crate::limits::CALL_DEADLINE;
+use crate::limits::{CALL_DEADLINE, HANDOVER};
 use crate::world::CallId;
 
 use nodes::Change;
 
 pub(crate) use apps::{Effect, check_spec};
 pub(crate) use scatter::Scatter;
-
-/// What a forwarding node allows beyond the deadline of the node that answers, so that the better
-/// answer wins.
-const HANDOVER: Duration = Duration::from_secs(2);
 
 /// What a name on the command line means.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use wire::peer::{Answer, BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 use super::{Kernel, statement_key};
 use crate::auth::Learned;
 use crate::directory;
-use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, GRACE_MAX, RUN_DEADLINE};
+use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, GRACE_MAX, HANDOVER, RUN_DEADLINE};
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
 use crate::world::Output;
@@ -269,7 +269,7 @@ impl Kernel {
             Message::Answer { question, answer } => {
                 if let Ok(Answer::Later { by_ms }) = *answer {
                     let by = Duration::from_millis(by_ms.into()).min(GRACE_MAX);
-                    let deadline = self.now + CALL_DEADLINE + by;
+                    let deadline = self.now + CALL_DEADLINE + HANDOVER + by;
                     return self.questions.extend(question, from, deadline);
                 }
                 if let Some(task) = self.questions.close(question, from) {
