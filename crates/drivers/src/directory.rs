@@ -127,29 +127,3 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => Ok(()),
     }
 }
-
-/// Removes a tree that may already be gone, also when it holds directories that their own owner
-/// may not enter (an overlay leaves such a one behind).
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_enterable(path, 64)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn make_enterable(path: &Path, depth_max: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if !fs::symlink_metadata(path)?.is_dir() || depth_max == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        make_enterable(&entry?.path(), depth_max - 1)?;
-    }
-    Ok(())
-}

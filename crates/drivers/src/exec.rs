@@ -27,7 +27,7 @@ use wire::id::NodeId;
 use crate::cgroup::{self, Group};
 use crate::directory::{self, CGROUPS, Directory, ERRORS, EXIT, LAUNCH, PIDS, SCRATCH, SOCKET};
 use crate::limits::BACKLOG;
-use crate::{log, sys};
+use crate::{log, sys, tree};
 
 pub use crate::probe::{Protection, probe};
 
@@ -270,7 +270,7 @@ pub fn remove(directory: &Path) -> io::Result<()> {
         ));
     }
     kill_everything(directory);
-    directory::remove_tree(&files.file(SCRATCH))?;
+    tree::remove(&files.file(SCRATCH))?;
     match log::remove(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -29,6 +29,7 @@ use nix::unistd::{chdir, pivot_root};
 use super::{Failure, Isolation, Reporter};
 use crate::directory::{Directory, SCRATCH, read_text};
 use crate::sys::{MOUNT_NO_SET_UID, MOUNT_READ_ONLY, mount_set};
+use crate::tree;
 
 /// Devices of `/dev`: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] = [
@@ -424,15 +425,7 @@ fn make_directory(path: &Path, mode: u32) -> nix::Result<()> {
 
 /// Empties a directory and makes it one for temporary files.
 fn empty(path: &str) -> nix::Result<()> {
-    for entry in fs::read_dir(path).map_err(errno)? {
-        let entry = entry.map_err(errno)?;
-        let removed = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        };
-        removed.map_err(errno)?;
-    }
+    tree::empty(Path::new(path)).map_err(errno)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).map_err(errno)
 }
 
