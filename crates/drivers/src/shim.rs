@@ -40,7 +40,6 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, setsid};
 use wire::driver::{Launch, ShimReport};
 use wire::fact::{Exit, ExitReason};
@@ -55,7 +54,7 @@ use crate::limits::{CHUNK_BYTES, CLEANUP, FLUSH, SENTENCES_MAX};
 use crate::log::{self, Record, Stream};
 use crate::sandbox::init::{Init, kill_children};
 use crate::sandbox::{self, Failure, Isolation, Message, Setup};
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// How often the removal of control groups is tried while the kernel still tears them down.
 const CLEANUP_INTERVAL: Duration = Duration::from_millis(2);
@@ -430,18 +429,10 @@ impl Shim {
     }
 
     fn reap(&mut self) {
-        loop {
-            let (pid, reason) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (
-                    pid,
-                    ExitReason::Code(u8::try_from(code & 0xff).unwrap_or(255)),
-                ),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (
-                    pid,
-                    ExitReason::Signal(u8::try_from(signal as i32).unwrap_or(9)),
-                ),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
+        while let Some((pid, ended)) = sys::reap(false) {
+            let reason = match ended {
+                Ended::Code(code) => ExitReason::Code(code),
+                Ended::Signal(signal) => ExitReason::Signal(signal),
             };
             if self.init == Some(pid) {
                 self.hear_setup();
@@ -681,9 +672,7 @@ impl Shim {
         let Some(main) = &self.main else { return };
         let sent = match &main.process {
             Some(process) => sys::pidfd_send_signal(process.as_fd(), signal),
-            None => Signal::try_from(signal)
-                .and_then(|s| kill(main.pid, s))
-                .map_err(io::Error::from),
+            None => sys::kill(main.pid, signal).map_err(io::Error::from),
         };
         // It has just ended, or there is no such signal.
         let _ignored = sent;

@@ -72,6 +72,49 @@ pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Res
     Ok(())
 }
 
+/// How a child ended: the code it returned, or the signal that ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(u8),
+    Signal(u8),
+}
+
+/// Reaps one child that has ended, after waiting for it if so told. `None` when there is none
+/// (yet).
+///
+/// The library's own call fails for the real-time signals, for which it has no names, after the
+/// kernel has already forgotten the child.
+pub(crate) fn reap(waits: bool) -> Option<(Pid, Ended)> {
+    let flags = if waits { 0 } else { libc::WNOHANG };
+    loop {
+        let mut status: libc::c_int = 0;
+        // SAFETY: writes one integer.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+        if pid > 0 {
+            return Some((Pid::from_raw(pid), ended(status)));
+        }
+        if pid == 0 || Errno::last() != Errno::EINTR {
+            return None;
+        }
+    }
+}
+
+/// What a wait status means, of a child that is neither stopped nor traced.
+fn ended(status: libc::c_int) -> Ended {
+    let part = |number: libc::c_int| u8::try_from(number).unwrap_or(u8::MAX);
+    if libc::WIFSIGNALED(status) {
+        Ended::Signal(part(libc::WTERMSIG(status)))
+    } else {
+        Ended::Code(part(libc::WEXITSTATUS(status)))
+    }
+}
+
+/// Sends a signal by its number: the real-time ones have no names.
+pub(crate) fn kill(pid: Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: takes integers only.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
 /// Closes every descriptor except the standard streams and these. The standard streams stay
 /// open so that nothing else can take their numbers.
 pub(crate) fn close_all_except(keep: &mut [RawFd]) {

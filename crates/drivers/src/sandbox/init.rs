@@ -18,7 +18,6 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, sethostname};
 use wire::driver::Launch;
 
@@ -26,7 +25,7 @@ use super::program::{self, Streams};
 use super::{Failure, Isolation, Reporter, filter, root};
 use crate::directory::{Directory, read_text};
 use crate::sandbox;
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// Everything init needs; it owns its ends of the sockets and pipes.
 #[derive(Debug)]
@@ -174,41 +173,33 @@ impl Init<'_> {
 }
 
 fn forward(number: u32, program: Pid) {
-    let signal = i32::try_from(number)
-        .ok()
-        .and_then(|number| Signal::try_from(number).ok());
-    if let Some(signal) = signal
-        && signal != Signal::SIGCHLD
-    {
+    let number = i32::try_from(number).unwrap_or(0);
+    if number != Signal::SIGCHLD as i32 {
         // It may have just ended.
-        let _gone = kill(program, signal);
+        let _gone = sys::kill(program, number);
     }
 }
 
 /// Reaps all that have ended; when the program is among them, how it ended: code and signal.
 fn reap(program: Pid) -> Option<[u8; 2]> {
     let mut ended = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == program => {
-                ended = Some([u8::try_from(code & 0xff).unwrap_or(255), 0]);
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                ended = Some([0, u8::try_from(signal as i32).unwrap_or(9)]);
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-            Ok(_) => {}
+    while let Some((pid, how)) = sys::reap(false) {
+        if pid == program {
+            ended = Some(match how {
+                Ended::Code(code) => [code, 0],
+                Ended::Signal(signal) => [0, signal],
+            });
         }
     }
+    ended
 }
 
 /// Kills every child, whose own children then become ours, until there are none.
 fn kill_descendants() {
     loop {
         kill_children();
-        match waitpid(None, None) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+        if sys::reap(true).is_none() {
+            return;
         }
     }
 }

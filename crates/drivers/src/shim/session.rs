@@ -235,10 +235,9 @@ impl Session {
     }
 
     pub(super) fn signal(&self, signal: i32) {
-        let signal = Signal::try_from(signal);
-        if let (Ok(signal), None) = (signal, &self.status) {
+        if self.status.is_none() {
             // Not reaped yet, so the number is still its own.
-            let _gone = kill(self.pid, signal);
+            let _gone = sys::kill(self.pid, signal);
         }
     }
 

@@ -19,6 +19,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a_program_that_cannot_be_executed_is_126", not_executable),
     ("a_directory_that_does_not_exist_is_125", no_directory),
     ("a_signal_that_ends_it_is_reported", signals),
+    (
+        "a_signal_without_a_name_ends_it_like_any_other",
+        real_time_signals,
+    ),
     ("a_signal_reaches_the_program", signal_reaches),
     ("stop_asks_first", stop_asks),
     ("stop_kills_after_the_grace_period", stop_kills),
@@ -107,6 +111,20 @@ fn no_directory(driver: &Driver) {
 fn signals(driver: &Driver) {
     let object = driver.shell("kill -USR1 $$");
     assert_eq!(object.reason(), ExitReason::Signal(10));
+}
+
+// A signal without a name ended a program for good, but nobody saw it: it was listed as running.
+fn real_time_signals(driver: &Driver) {
+    for number in [34, 64] {
+        let object = driver.shell(&format!("kill -{number} $$"));
+        assert_eq!(object.reason(), ExitReason::Signal(number));
+    }
+    let object = driver.shell("echo ready; exec sleep 600");
+    object.wait_for("ready");
+    let (_, reason) = object.exec_shell("kill -40 $$");
+    assert_eq!(reason, ExitReason::Signal(40));
+    object.caller().request(&ShimRequest::Signal { signal: 50 });
+    assert_eq!(object.reason(), ExitReason::Signal(50));
 }
 
 fn signal_reaches(driver: &Driver) {
