@@ -429,7 +429,14 @@ impl Shim {
     }
 
     fn reap(&mut self) {
-        while let Some((pid, ended)) = sys::reap(false) {
+        while let Some(pid) = sys::ended_child() {
+            let session = self.sessions.iter().find(|(_, s)| s.pid == pid);
+            let session = session.map(|(id, _)| *id);
+            let of_session = session.and_then(|id| self.sessions.get_mut(&id));
+            of_session.into_iter().for_each(Session::bury);
+            let Some((_, ended)) = sys::reap(Some(pid), false) else {
+                return;
+            };
             let reason = match ended {
                 Ended::Code(code) => ExitReason::Code(code),
                 Ended::Signal(signal) => ExitReason::Signal(signal),
@@ -441,16 +448,11 @@ impl Shim {
                 self.conclude(ExitReason::Signal(9));
                 self.init = None;
             }
-            if let Some(id) = self
-                .sessions
-                .iter()
-                .find(|(_, s)| s.pid == pid)
-                .map(|(id, _)| *id)
-            {
+            if let Some(id) = session {
                 self.hear_session(id);
                 self.sessions
                     .entry(id)
-                    .and_modify(|session| session.status = Some(reason));
+                    .and_modify(|session| session.conclude(reason));
             }
         }
     }

@@ -79,17 +79,18 @@ pub(crate) enum Ended {
     Signal(u8),
 }
 
-/// Reaps one child that has ended, after waiting for it if so told. `None` when there is none
-/// (yet).
+/// Reaps a child that has ended, after waiting for it if so told; any child without a number.
+/// `None` when there is none (yet).
 ///
 /// The library's own call fails for the real-time signals, for which it has no names, after the
 /// kernel has already forgotten the child.
-pub(crate) fn reap(waits: bool) -> Option<(Pid, Ended)> {
+pub(crate) fn reap(child: Option<Pid>, waits: bool) -> Option<(Pid, Ended)> {
+    let child = child.map_or(-1, Pid::as_raw);
     let flags = if waits { 0 } else { libc::WNOHANG };
     loop {
         let mut status: libc::c_int = 0;
         // SAFETY: writes one integer.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+        let pid = unsafe { libc::waitpid(child, &raw mut status, flags) };
         if pid > 0 {
             return Some((Pid::from_raw(pid), ended(status)));
         }
@@ -97,6 +98,18 @@ pub(crate) fn reap(waits: bool) -> Option<(Pid, Ended)> {
             return None;
         }
     }
+}
+
+/// A child that has ended and is not reaped yet, so that its number is still its own.
+pub(crate) fn ended_child() -> Option<Pid> {
+    // SAFETY: a `siginfo` is plain numbers, for which zeros are valid.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: writes one `siginfo`.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut found, flags) };
+    // SAFETY: the kernel has filled in the part about children, or left the zeros.
+    let pid = unsafe { found.si_pid() };
+    (result == 0 && pid > 0).then(|| Pid::from_raw(pid))
 }
 
 /// What a wait status means, of a child that is neither stopped nor traced.

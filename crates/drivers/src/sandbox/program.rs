@@ -19,16 +19,16 @@ use wire::driver::Launch;
 use wire::spec::Program;
 
 use super::user::{self, Account};
-use super::{Failure, Reporter};
+use super::{Failure, Isolation, Reporter, filter};
 use crate::sys;
 
 /// Where programs are looked for when the object's environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Capabilities that a program of the superuser keeps (`linux/capability.h`): those that Docker
-/// keeps, without `MKNOD`, because no device filter stands behind it here, and without `NET_RAW`,
-/// because objects share the network of the node.
-const CAPABILITIES: [u32; 12] = [
+/// keeps, without `MKNOD`, because no device filter stands behind it here, and without `NET_RAW`
+/// and `AUDIT_WRITE`, because objects share the network of the node, its audit socket included.
+const CAPABILITIES: [u32; 11] = [
     0,  // CHOWN
     1,  // DAC_OVERRIDE
     3,  // FOWNER
@@ -39,7 +39,6 @@ const CAPABILITIES: [u32; 12] = [
     8,  // SETPCAP
     10, // NET_BIND_SERVICE
     18, // SYS_CHROOT
-    29, // AUDIT_WRITE
     31, // SETFCAP
 ];
 
@@ -203,12 +202,15 @@ pub(crate) fn confine(account: &Account) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for a process that copies files: it stays who the node is, with an object's powers.
-pub(crate) fn confine_copy() -> io::Result<()> {
+/// The same for a process that copies files. It executes nothing, so the caller must have made
+/// it one that nobody in the object can look into.
+pub(crate) fn confine_copy(wanted: Option<&str>, isolation: Isolation) -> io::Result<()> {
     reset_signals();
     setsid()?;
-    let account = user::find(None).map_err(io::Error::other)?;
-    confine(&account)
+    let filter = filter::build(isolation).map_err(io::Error::other)?;
+    let account = user::find(wanted).map_err(io::Error::other)?;
+    confine(&account)?;
+    seccompiler::apply_filter(&filter).map_err(io::Error::other)
 }
 
 fn call(launch: &Launch, program: &Program, account: &Account) -> Result<Call, Failure> {

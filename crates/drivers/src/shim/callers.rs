@@ -91,7 +91,7 @@ impl Shim {
             Kind::Resize => self.resize(id, connection, &frame.payload),
             Kind::Signal => {
                 let signal = frame.payload.first().copied().map_or(0, i32::from);
-                match self.sessions.get(&id) {
+                match self.sessions.get_mut(&id) {
                     Some(session) => session.signal(signal),
                     None if matches!(connection.role, Role::Follow(_)) => self.signal(signal),
                     None => {}

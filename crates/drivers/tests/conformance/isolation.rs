@@ -171,8 +171,8 @@ fn privileges(driver: &Driver) {
         "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; mknod /tmp/disk b 8 0; mount -t tmpfs x /mnt; cat < /dev/tty",
     );
     for line in [
-        "CapEff:\t00000000a00405fb",
-        "CapBnd:\t00000000a00405fb",
+        "CapEff:\t00000000800405fb",
+        "CapBnd:\t00000000800405fb",
         "CapInh:\t0000000000000000",
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
@@ -361,11 +361,40 @@ fn plain_child(driver: &Driver) {
         end(&object);
         eventually("everything dies", || !pids.iter().any(|pid| is_alive(*pid)));
     }
+    plain_sessions(driver);
     let object = driver.shell("setsid sleep 600 & echo pid $!; exit 4");
     assert_eq!(object.reason(), ExitReason::Code(4));
     eventually("the shim ends", || {
         exec::connect(&object.directory).is_err()
     });
+}
+
+/// A further program outlived a killed shim, because it was nobody's descendant any more.
+fn plain_sessions(driver: &Driver) {
+    let script = "echo pid $$; setsid sh -c 'echo pid $$; exec sleep 600' & wait";
+    let ends: [fn(&Object, crate::bed::Caller); 3] = [
+        |object, _caller| kill(Pid::from_raw(object.shim_pid()), Signal::SIGKILL).unwrap(),
+        |_object, caller| drop(caller),
+        |_object, mut caller| {
+            caller.send(wire::stream::Kind::Signal, &[9]);
+            assert_eq!(caller.outputs().2, ExitReason::Signal(9));
+        },
+    ];
+    for end in ends {
+        let object = driver.shell("exec sleep 600");
+        object.running();
+        let mut caller = object.open(What::Exec {
+            program: crate::bed::program(&["/bin/sh", "-c", script]),
+        });
+        let mut output = caller.until("\n");
+        while output.matches('\n').count() < 2 {
+            output.push_str(&caller.until("\n"));
+        }
+        let pids = printed(&output);
+        assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)));
+        end(&object, caller);
+        eventually("everything dies", || !pids.iter().any(|pid| is_alive(*pid)));
+    }
 }
 
 /// Needs nginx, redis and `PostgreSQL` to be installed on the machine.

@@ -36,6 +36,10 @@ pub(crate) const CASES: &[Case] = &[
     ("nothing_is_left_of_an_ended_object", cleanup),
     ("an_absent_daemon_finds_what_happened", scan),
     ("an_object_can_be_started_again", restart),
+    (
+        "a_restart_waits_for_what_is_left_of_the_run_before",
+        overlapping_restart,
+    ),
     ("nonsense_closes_only_its_own_connection", nonsense),
     ("a_very_long_path_works", long_path),
 ];
@@ -273,6 +277,9 @@ fn cleanup(driver: &Driver) {
     let object = driver.shell("echo x > /var/mine; echo y > /tmp/mine; sleep 600");
     let (pid, _) = object.running();
     let shim = object.shim_pid();
+    let groups = object.groups();
+    let parents: Vec<_> = groups.iter().filter_map(|path| path.parent()).collect();
+    assert!(!parents.is_empty());
     let mut watcher = object.watch();
     watcher.request(&ShimRequest::Stop { grace_ms: 0 });
     watcher.exit();
@@ -285,11 +292,8 @@ fn cleanup(driver: &Driver) {
     assert!(!object.directory.exists());
     assert_eq!(mounts(), before);
     exec::remove_control_groups(object.launch.node);
-    let left = std::process::Command::new("find")
-        .args(["/sys/fs/cgroup", "-name", "welkin-c0c0c0c0c0"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    let left: Vec<_> = parents.iter().filter(|path| path.exists()).collect();
+    assert_eq!(left, Vec::<&&std::path::Path>::new());
 }
 
 fn scan(driver: &Driver) {
@@ -320,6 +324,23 @@ fn restart(driver: &Driver) {
     object.launch.restarts = 1;
     driver.restart(&mut object);
     assert_eq!(output_of(&object), "run 0\nrun 1\nkept\n");
+}
+
+// A quick restart found the earlier shim still at work on the same scratch files and groups.
+fn overlapping_restart(driver: &Driver) {
+    let mut object = driver.shell("echo ready; sleep 600");
+    let (pid, _) = object.running();
+    let shim = object.shim_pid();
+    let mut slow = object.open(wire::stream::What::Attach {
+        stdin: false,
+        replay: true,
+    });
+    slow.until("ready");
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+    driver.restart(&mut object);
+    assert!(!is_alive(shim) && !is_alive(i32::try_from(pid).unwrap()));
+    object.running();
+    assert_ne!(object.shim_pid(), shim);
 }
 
 fn nonsense(driver: &Driver) {

@@ -27,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a_further_program_can_have_a_terminal", exec_terminal),
     ("a_further_program_that_cannot_start_says_why", exec_missing),
     ("a_caller_that_goes_hangs_up_its_program", exec_hangup),
+    (
+        "a_caller_that_goes_hangs_up_who_ignores_it_too",
+        exec_hangup_ignored,
+    ),
     ("too_many_callers_are_turned_away", too_many),
 ];
 
@@ -310,6 +314,21 @@ fn exec_hangup(driver: &Driver) {
     });
     assert_eq!(object.exec_shell("cat /tmp/hup").0, "hup\n");
     assert_eq!(before.iter().filter(|pid| is_alive(**pid)).count(), without);
+}
+
+// The program ended of the hang-up, was forgotten, and what it had started went on for ever.
+fn exec_hangup_ignored(driver: &Driver) {
+    let object = driver.shell("exec sleep 600");
+    object.running();
+    let without = object.processes().len();
+    let script = "(trap '' HUP; exec sleep 600) & echo ready; wait";
+    let mut caller = object.open(What::Exec {
+        program: program(&["/bin/sh", "-c", script]),
+    });
+    caller.until("ready");
+    eventually("both run", || object.processes().len() == without + 2);
+    drop(caller);
+    eventually("both are killed", || object.processes().len() == without);
 }
 
 fn too_many(driver: &Driver) {
