@@ -14,9 +14,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
-/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID` of `linux/mount.h`.
+/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` of `linux/mount.h`.
 pub(crate) const MOUNT_READ_ONLY: u64 = 0x1;
 pub(crate) const MOUNT_NO_SET_UID: u64 = 0x2;
+pub(crate) const MOUNT_NO_DEVICES: u64 = 0x4;
 
 /// Splits this process in two.
 ///

@@ -19,7 +19,7 @@ use wire::driver::Launch;
 use wire::spec::Program;
 
 use super::user::{self, Account};
-use super::{Failure, Isolation, Reporter, filter};
+use super::{Failure, Isolation, Reporter, filter, hidden};
 use crate::sys;
 
 /// Where programs are looked for when the object's environment does not say.
@@ -129,11 +129,22 @@ fn prepare(
         let who = wanted.unwrap_or("an unprivileged program");
         Failure::setup(&format!("cannot become {who}"), error)
     })?;
-    let directory = program.directory.as_deref().unwrap_or("/");
-    std::env::set_current_dir(directory).map_err(|error| {
-        Failure::setup(&format!("cannot enter the directory {directory}"), error)
-    })?;
+    enter(program.directory.as_deref().unwrap_or("/"))?;
     call(launch, program, &account)
+}
+
+fn enter(directory: &str) -> Result<(), Failure> {
+    let path = Path::new(directory);
+    let outcome = std::env::set_current_dir(path);
+    let failed = |why: String| Failure {
+        code: 125,
+        text: format!("cannot enter the directory {directory}: {why}"),
+    };
+    match outcome {
+        Ok(()) if hidden::is_place(path) => Err(failed(hidden::explain(path))),
+        Err(_) if hidden::is_cause(path) => Err(failed(hidden::explain(path))),
+        other => other.map_err(|error| failed(error.to_string())),
+    }
 }
 
 /// What the shim ignores or blocks, the program shall not.
@@ -272,6 +283,10 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
     if name.contains('/') {
         let path = PathBuf::from(name);
         return match std::fs::metadata(&path) {
+            Err(_) if hidden::is_cause(&absolute(&path)) => Err(Failure {
+                code: 127,
+                text: hidden::explain(&absolute(&path)),
+            }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure {
                 code: 126,
                 text: format!("{name}: permission denied"),
@@ -309,6 +324,11 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
             text: format!("{name}: not found in PATH ({search})"),
         }),
     }
+}
+
+/// A path as it would be from everywhere.
+fn absolute(path: &Path) -> PathBuf {
+    std::env::current_dir().unwrap_or_default().join(path)
 }
 
 fn refused(name: &str, error: Errno) -> Failure {
