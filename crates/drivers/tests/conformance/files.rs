@@ -11,6 +11,7 @@ use crate::bed::{Driver, Object, eventually, launch};
 pub(crate) const CASES: &[Case] = &[
     ("a_tree_can_be_read", read),
     ("a_tree_can_be_written", write),
+    ("what_changes_while_it_is_read_is_read", live),
     ("what_is_written_belongs_to_the_program", owner),
     ("a_copy_is_confined_like_a_program", confined),
     ("a_link_leads_nowhere_outside", links),
@@ -93,6 +94,26 @@ fn write(driver: &Driver) {
     let script = "cat /tmp/a; echo; wc -c < /tmp/b/c; stat -c '%a %Y' /tmp/a";
     assert_eq!(object.exec_shell(script).0, "hello\n500000\n640 1000000\n");
     assert!(!std::path::Path::new("/tmp/b/c").exists());
+}
+
+// A file that shrank or grew while it was copied broke the archive; sparse files and files of the
+// kernel could not be copied at all.
+fn live(driver: &Driver) {
+    let script = "mkdir /tmp/d; cd /tmp/d; truncate -s 5M sparse; touch grows shrinks; echo ready; i=0; while :; do \
+                  head -c 300000 /dev/zero > /tmp/d/shrinks; : > /tmp/d/shrinks; \
+                  echo line >> /tmp/d/grows; echo x > /tmp/d/$i; rm /tmp/d/$i; i=$((i+1)); done";
+    let object = driver.shell(script);
+    object.wait_for("ready");
+    for _ in 0..20 {
+        let entries = read_path(&object, "/tmp/d");
+        let sparse = entries.iter().find(|(name, _)| name == "d/sparse").unwrap();
+        assert_eq!(sparse.1.len(), 5 << 20);
+        for name in ["d/shrinks", "d/grows"] {
+            assert!(entries.iter().any(|(other, _)| other == name), "{name}");
+        }
+    }
+    let status = &read_path(&object, "/proc/1/status")[0].1;
+    assert!(status.contains("welkin-init"), "{status}");
 }
 
 fn owner(driver: &Driver) {
