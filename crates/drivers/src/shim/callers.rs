@@ -20,7 +20,7 @@ use crate::sandbox::Message;
 impl Shim {
     pub(super) fn accept(&mut self) {
         while let Ok((socket, _address)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX {
+            if self.connections.len() >= CONNECTIONS_MAX && !self.evict() {
                 continue;
             }
             if socket.set_nonblocking(true).is_ok() {
@@ -29,6 +29,18 @@ impl Shim {
                     .insert(self.connections_made, Connection::new(socket));
             }
         }
+    }
+
+    /// Forgets a follower who says nothing more and was shown nothing for the longest time: it may
+    /// have gone without a word, which only something to show would tell. False when there is none.
+    fn evict(&mut self) -> bool {
+        let silent = self.connections.iter().filter_map(|(id, c)| match &c.role {
+            Role::Follow(follow) if c.has_ended => Some((follow.shown_at, *id)),
+            Role::Follow(_) | Role::New | Role::Control { .. } => None,
+            Role::Session | Role::Closing => None,
+        });
+        let longest = silent.min().map(|(_, id)| id);
+        longest.is_some_and(|id| self.connections.remove(&id).is_some())
     }
 
     /// Reads from a caller and does what it says.
@@ -266,7 +278,7 @@ impl Shim {
         if self
             .connections
             .get(&id)
-            .is_some_and(|connection| connection.is_stalled)
+            .is_some_and(|connection| connection.is_stalled && !connection.is_gone)
         {
             // First makes the room that the caller's frames wait for.
             self.sessions
@@ -313,7 +325,7 @@ impl Shim {
                 follow.reader.next_record()
             };
             match next {
-                Ok(_) | Err(_) if follow.goes_on && follow.reader.gaps() > 0 => {
+                Ok(_) | Err(_) if follow.reader.gaps() > 0 => {
                     let detail = "the log was cut off before you had read it";
                     return connection.refuse(ProblemCode::Busy, detail);
                 }
@@ -444,7 +456,7 @@ impl Shim {
     /// is deleted from the log. With two callers nobody waits: neither may delay the other.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let mut followers = self.connections.values().filter_map(|c| match &c.role {
-            Role::Follow(follow) if follow.goes_on => Some(follow),
+            Role::Follow(follow) if follow.goes_on && !c.is_gone => Some(follow),
             Role::Follow(_) | Role::New | Role::Control { .. } => None,
             Role::Session | Role::Closing => None,
         });
