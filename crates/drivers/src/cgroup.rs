@@ -416,7 +416,11 @@ impl Member {
         match (controller, self.version) {
             (Controller::CpuUsage, _) => Ok(()),
             (Controller::Processes, _) if resources.processes == 0 => Ok(()),
-            (Controller::Processes, _) => set("pids.max", resources.processes.to_string()),
+            // Init is one more.
+            (Controller::Processes, _) => set(
+                "pids.max",
+                resources.processes.saturating_add(1).to_string(),
+            ),
             (Controller::Memory, _) if resources.memory_bytes == 0 => Ok(()),
             (Controller::Memory, Version::V1) => {
                 set("memory.limit_in_bytes", resources.memory_bytes.to_string())?;

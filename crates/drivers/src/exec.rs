@@ -26,7 +26,9 @@ use wire::fact::Exit;
 use wire::id::NodeId;
 
 use crate::cgroup::{self, Group};
-use crate::directory::{self, CGROUPS, Directory, ERRORS, EXIT, LAUNCH, PIDS, SCRATCH, SOCKET};
+use crate::directory::{
+    self, CGROUPS, Directory, ERRORS, EXIT, LAUNCH, PARTIAL, PIDS, SCRATCH, SOCKET,
+};
 use crate::limits::BACKLOG;
 use crate::{log, sys, tree};
 
@@ -298,7 +300,7 @@ pub fn remove(directory: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     // The launch file goes last but one: without it the directory is no object any more.
-    for name in [CGROUPS, PIDS, SOCKET, ERRORS, EXIT, "exit.partial", LAUNCH] {
+    for name in [CGROUPS, PIDS, SOCKET, ERRORS, EXIT, PARTIAL, LAUNCH] {
         directory::remove_file(&files.file(name))?;
     }
     match fs::remove_dir(directory) {

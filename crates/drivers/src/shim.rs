@@ -164,6 +164,11 @@ struct Shim {
     isolation: Isolation,
     protections_off: Vec<String>,
     group: Group,
+    /// How many processes had been killed for want of memory when this run began: groups that
+    /// could not be removed count on.
+    memory_kills_before: u64,
+    /// The shim itself has killed the program, so a lack of memory has not.
+    has_killed: bool,
     init: Option<Pid>,
     init_process: Option<OwnedFd>,
     main: Option<Main>,
@@ -217,6 +222,8 @@ impl Shim {
             isolation: Isolation::None,
             protections_off: Vec::new(),
             group: Group::default(),
+            memory_kills_before: 0,
+            has_killed: false,
             init: None,
             init_process: None,
             main: None,
@@ -270,6 +277,9 @@ impl Shim {
         self.setup = Some(setup);
         self.init = Some(init);
         self.init_process = sys::pidfd_open(init).ok();
+        if let Err(error) = self.directory.reserve_exit() {
+            complain(&format!("no room can be kept for the exit: {error}"));
+        }
         let entrances = self.make_groups(init, &mut off);
         self.protections_off.extend(off);
         // Init may have failed and gone; its setup socket says why.
@@ -284,6 +294,7 @@ impl Shim {
             complain(&format!("the control groups cannot be recorded: {error}"));
         }
         self.group.create(&self.launch.resources, off);
+        self.memory_kills_before = self.group.out_of_memory_kills();
         self.group.attach(init, off);
         self.group.entrances(off)
     }
@@ -337,10 +348,7 @@ impl Shim {
             let mut events = PollFlags::empty();
             events.set(read, connection.wants_to_read());
             events.set(write, connection.wants_to_write());
-            // One that is gone but not yet heard out would be reported for ever.
-            if !(connection.is_gone && connection.is_stalled) {
-                watch(Token::Connection(*id), connection.socket.as_fd(), events);
-            }
+            watch(Token::Connection(*id), connection.socket.as_fd(), events);
         }
         for (id, session) in &self.sessions {
             session
@@ -547,8 +555,9 @@ impl Shim {
         }
         self.drain();
         let was_killed = reason == ExitReason::Signal(9);
-        let is_limited = self.launch.resources.memory_bytes > 0;
-        let reason = if was_killed && is_limited && self.group.out_of_memory_kills() > 0 {
+        // Without a limit of its own, the node may have been out of memory.
+        let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
+        let reason = if was_killed && !self.has_killed && lacked_memory() {
             ExitReason::OutOfMemory
         } else {
             reason
@@ -629,6 +638,7 @@ impl Shim {
         let now = clock::now();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
+            self.has_killed = true;
             self.kill_everything();
         }
         if self.phase == Phase::Exited {
@@ -670,8 +680,9 @@ impl Shim {
     }
 
     /// Sends the program a signal.
-    fn signal(&self, signal: i32) {
+    fn signal(&mut self, signal: i32) {
         let Some(main) = &self.main else { return };
+        self.has_killed |= signal == Signal::SIGKILL as i32;
         let sent = match &main.process {
             Some(process) => sys::pidfd_send_signal(process.as_fd(), signal),
             None => sys::kill(main.pid, signal).map_err(io::Error::from),

@@ -117,6 +117,7 @@ pub(super) fn make(
         isolation,
         reporter,
         hidden: Hidden::find(&own)?,
+        mounts: Mounts::read(),
     };
     tree.private()
         .map_err(|error| Failure::setup("its mounts cannot be made private", error))?;
@@ -143,6 +144,7 @@ struct Tree<'a> {
     isolation: Isolation,
     reporter: &'a Reporter,
     hidden: Hidden,
+    mounts: Mounts,
 }
 
 impl Tree<'_> {
@@ -159,14 +161,13 @@ impl Tree<'_> {
         }
         make_directory(&scratch.join("home"), 0o700)
             .map_err(|error| ("its home directory cannot be made", error))?;
-        let mounts = Mounts::read();
         // Everything from here on is relative, so that no path is too long or misread.
         chdir(&scratch).map_err(|error| ("its scratch directory cannot be entered", error))?;
         if self.layer() {
-            let others = mounts.others(&self.hidden);
-            others.iter().for_each(|path| self.show(path, &mounts));
+            let others = self.mounts.others(&self.hidden);
+            others.iter().for_each(|path| self.show(path));
         } else {
-            self.show_tree("/", "root", &mounts)
+            self.show_tree("/", "root")
                 .map_err(|error| ("the root of the node cannot be shown", error))?;
         }
         self.system()
@@ -210,21 +211,21 @@ impl Tree<'_> {
 
     /// Shows another file system of the node. One that cannot be shown stays an empty directory,
     /// which protects as well.
-    fn show(&self, path: &Path, mounts: &Mounts) {
+    fn show(&self, path: &Path) {
         let (Some(from), Ok(below)) = (path.to_str(), path.strip_prefix("/")) else {
             return;
         };
         let to = format!("root/{}", below.display());
-        if self.show_tree(from, &to, mounts).is_err() {
+        if self.show_tree(from, &to).is_err() {
             let _gone = umount2(to.as_str(), MntFlags::MNT_DETACH);
         }
     }
 
     /// Shows a tree of the node, read-only, with what is mounted in it and is to be seen.
-    fn show_tree(&self, from: &str, to: &str, mounts: &Mounts) -> nix::Result<()> {
+    fn show_tree(&self, from: &str, to: &str) -> nix::Result<()> {
         bind(from, to)?;
         set(to, SHOWN)?;
-        for point in mounts.foreign(Path::new(from)) {
+        for point in self.mounts.foreign(Path::new(from)) {
             let path = format!("root{}", point.display());
             // One may lie upon another.
             while umount2(path.as_str(), MntFlags::MNT_DETACH).is_ok() {}
@@ -355,7 +356,8 @@ impl Tree<'_> {
     }
 
     /// Covers the node's secrets, inside the new root so that its links mean what they say there.
-    /// One that is on the node but not there, where it could be covered, is somewhere else.
+    /// One that is on the node but not there, where it could be covered, is somewhere else, unless
+    /// it lies in what the object is not shown.
     fn cover(&self, is_built: bool) -> Result<(), Failure> {
         let is_replaced = |path: &Path| is_built && is_replaced(path);
         let home = self.hidden.home.iter().filter(|_| !is_built);
@@ -381,9 +383,11 @@ impl Tree<'_> {
     }
 
     fn covered(&self, path: &Path, outcome: nix::Result<()>) -> Result<(), Failure> {
+        let is_unseen = outcome == Err(Errno::ENOENT) && self.mounts.is_foreign(path);
         let path = path.display();
         match outcome {
             Ok(()) => Ok(()),
+            Err(_) if is_unseen => Ok(()),
             Err(error) if self.isolation == Isolation::Unprivileged => {
                 let why = error.desc();
                 self.reporter
@@ -464,7 +468,7 @@ impl Mounts {
         let mut found: Vec<&Path> = Vec::new();
         for (point, has_files) in &self.0 {
             let is_below = found.iter().any(|other| point.starts_with(other));
-            let is_hidden = point == Path::new("/") || is_replaced(point) || hidden.covers(point);
+            let is_hidden = is_root(point) || is_replaced(point) || hidden.covers(point);
             if *has_files && !is_below && !is_hidden {
                 found.push(point);
             }
@@ -480,6 +484,16 @@ impl Mounts {
             .map(|(point, _)| point.as_path())
             .filter(move |point| point.starts_with(tree) && *point != tree && !is_replaced(point))
     }
+
+    /// Whether a place of the node is on something that is not shown.
+    fn is_foreign(&self, path: &Path) -> bool {
+        let mut foreign = self.0.iter().filter(|(_, has_files)| !has_files);
+        foreign.any(|(point, _)| !is_root(point) && path.starts_with(point))
+    }
+}
+
+fn is_root(point: &Path) -> bool {
+    point == Path::new("/")
 }
 
 fn is_replaced(point: &Path) -> bool {
@@ -558,6 +572,8 @@ mod tests {
             foreign,
             [Path::new("/srv/pod/root"), Path::new("/srv/pod/token")]
         );
+        assert!(mounts.is_foreign(Path::new("/srv/pod/token/key")));
+        assert!(!mounts.is_foreign(Path::new("/srv/data")));
         let foreign = mounts.foreign(Path::new("/")).count();
         assert_eq!(foreign, 3, "what is replaced need not be detached");
     }
