@@ -181,7 +181,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("kept"), "").unwrap();
         symlink(&outside, tree.join("x/link")).unwrap();
-        fs::set_permissions(tree.join("x/y"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("x/y"), fs::Permissions::from_mode(0o000)).unwrap();
         empty(&tree).unwrap();
         assert_eq!(fs::read_dir(&tree).unwrap().count(), 0);
         remove(&tree).unwrap();

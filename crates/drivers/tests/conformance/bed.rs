@@ -225,6 +225,18 @@ impl Object {
     }
 }
 
+/// Mounts of the machine for one case.
+#[derive(Debug)]
+pub(crate) struct Mounted(pub(crate) Vec<PathBuf>);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for point in self.0.iter().rev() {
+            nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
+    }
+}
+
 pub(crate) fn program(arguments: &[&str]) -> Program {
     let arguments = arguments.iter().map(ToString::to_string).collect();
     Program {

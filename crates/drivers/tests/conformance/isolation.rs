@@ -12,7 +12,7 @@ use wire::driver::ShimRequest;
 use wire::fact::ExitReason;
 use wire::stream::What;
 
-use crate::bed::{Driver, Object, eventually, is_alive, launch};
+use crate::bed::{Driver, Mounted, Object, eventually, is_alive, launch};
 use crate::{Case, say};
 
 pub(crate) const CASES: &[Case] = &[
@@ -179,17 +179,6 @@ fn renamed(driver: &Driver) {
             assert!(message.contains("cannot be hidden"), "{message}");
         }
         other => panic!("{other:?}"),
-    }
-}
-
-/// Mounts of the machine for one case.
-struct Mounted(Vec<std::path::PathBuf>);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        for point in self.0.iter().rev() {
-            nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        }
     }
 }
 

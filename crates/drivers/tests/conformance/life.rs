@@ -10,7 +10,7 @@ use wire::fact::ExitReason;
 use wire::stream::Kind;
 
 use crate::Case;
-use crate::bed::{Driver, eventually, is_alive, launch};
+use crate::bed::{Driver, Mounted, eventually, is_alive, launch};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_program_starts_writes_and_exits", starts),
@@ -232,10 +232,11 @@ fn one_process(driver: &Driver) {
 
 // The exit code needed a new block, which a disk that the object had filled did not have.
 fn full_disk(driver: &Driver) {
-    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::mount::{MsFlags, mount};
     let disk = tempfile::tempdir_in("/var/tmp").unwrap();
     let (kind, options) = (Some("tmpfs"), Some("size=1m"));
     mount(kind, disk.path(), kind, MsFlags::empty(), options).unwrap();
+    let _mounted = Mounted(vec![disk.path().to_path_buf()]);
     let script = "read go; head -c 2000000 /dev/zero > /tmp/fill; test $? != 0 && exit 7";
     let mut launch = launch(&["/bin/sh", "-c", script]);
     launch.program.stdin = true;
@@ -254,7 +255,6 @@ fn full_disk(driver: &Driver) {
     let exit = exec::read_exit(&directory).unwrap();
     exec::kill_everything(&directory);
     exec::remove(&directory).unwrap();
-    umount2(disk.path(), MntFlags::MNT_DETACH).unwrap();
     assert_eq!(exit.map(|exit| exit.reason), Some(ExitReason::Code(7)));
 }
 
