@@ -58,7 +58,7 @@ impl std::fmt::Display for LaunchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(error) => {
-                write!(f, "the object's directory cannot be written: {error}")
+                write!(f, "the object's directory cannot be used: {error}")
             }
             Self::Socket(error) => write!(f, "the shim's socket cannot be made: {error}"),
             Self::Spawn(error) => write!(f, "the shim cannot be started: {error}"),
