@@ -184,7 +184,8 @@ struct Shim {
     kill_at: Option<Instant>,
     /// When cleaning up, and serving callers, is given up.
     give_up_at: Option<Instant>,
-    listener: UnixListener,
+    /// Until the door is closed.
+    listener: Option<UnixListener>,
     signals: SignalFd,
     connections: BTreeMap<u64, Connection>,
     connections_made: u64,
@@ -236,7 +237,7 @@ impl Shim {
             exit: None,
             kill_at: None,
             give_up_at: None,
-            listener,
+            listener: Some(listener),
             signals,
             connections: BTreeMap::new(),
             connections_made: 0,
@@ -309,7 +310,10 @@ impl Shim {
             ids.into_iter().for_each(|id| self.pump(id));
             self.tend_sessions();
             if self.phase == Phase::Ended && self.is_done() {
-                return Ok(());
+                self.close_door();
+                if self.is_done() {
+                    return Ok(());
+                }
             }
         }
     }
@@ -317,13 +321,13 @@ impl Shim {
     /// Everything that can happen next, and waits for the first of it.
     fn wait(&self) -> Result<Vec<(Token, PollFlags)>, Failure> {
         let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
-        let mut watched = vec![
-            (Token::Signals, PollFd::new(self.signals.as_fd(), read)),
-            (Token::Listener, PollFd::new(self.listener.as_fd(), read)),
-        ];
+        let mut watched = vec![(Token::Signals, PollFd::new(self.signals.as_fd(), read))];
         let mut watch = |token, descriptor, events| {
             watched.push((token, PollFd::new(descriptor, events)));
         };
+        self.listener
+            .iter()
+            .for_each(|l| watch(Token::Listener, l.as_fd(), read));
         self.setup
             .iter()
             .for_each(|s| watch(Token::Setup, s.0.as_fd(), read));
@@ -670,9 +674,9 @@ impl Shim {
             .connections
             .values()
             .all(|connection| match connection.role {
-                connection::Role::New | connection::Role::Control { .. } => {
-                    !connection.wants_to_write()
-                }
+                connection::Role::Control { .. } => !connection.wants_to_write(),
+                // One that has come through the door is heard.
+                connection::Role::New => false,
                 connection::Role::Follow(_) | connection::Role::Session => false,
                 connection::Role::Closing => !connection.wants_to_write(),
             });

@@ -1,9 +1,12 @@
 //! What callers ask of a shim and how they are served.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use wire::call::ProblemCode;
 use wire::driver::{ShimReport, ShimRequest};
 use wire::fact::ExitReason;
@@ -19,7 +22,7 @@ use crate::sandbox::Message;
 
 impl Shim {
     pub(super) fn accept(&mut self) {
-        while let Ok((socket, _address)) = self.listener.accept() {
+        while let Some(Ok((socket, _address))) = self.listener.as_ref().map(UnixListener::accept) {
             if self.connections.len() >= CONNECTIONS_MAX && !self.evict() {
                 continue;
             }
@@ -28,6 +31,17 @@ impl Shim {
                 self.connections
                     .insert(self.connections_made, Connection::new(socket));
             }
+        }
+    }
+
+    /// Lets in who is at the door and refuses whoever comes later, who then looks into the files:
+    /// somebody who was connected when the shim ended would hear nothing at all.
+    pub(super) fn close_door(&mut self) {
+        if let Some(listener) = &self.listener {
+            // If it fails, they come in or are refused a moment later.
+            let _refusing = shutdown(listener.as_raw_fd(), Shutdown::Read);
+            self.accept();
+            self.listener = None;
         }
     }
 
@@ -492,10 +506,8 @@ fn show(connection: &mut Connection, is_attached: bool, record: &Record) {
 }
 
 /// Whether a socket of ours can be used; a listener that was handed over must be one.
-pub(super) fn listener_of(
-    descriptor: std::os::fd::OwnedFd,
-) -> io::Result<std::os::unix::net::UnixListener> {
-    let listener = std::os::unix::net::UnixListener::from(descriptor);
+pub(super) fn listener_of(descriptor: std::os::fd::OwnedFd) -> io::Result<UnixListener> {
+    let listener = UnixListener::from(descriptor);
     listener.set_nonblocking(true)?;
     listener.local_addr()?;
     Ok(listener)

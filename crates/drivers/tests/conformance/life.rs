@@ -41,6 +41,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a_killed_shim_leaves_nothing", shim_killed),
     ("nothing_is_left_of_an_ended_object", cleanup),
     ("an_absent_daemon_finds_what_happened", scan),
+    (
+        "whoever_gets_through_to_an_ending_shim_is_heard",
+        last_callers,
+    ),
     ("an_object_can_be_started_again", restart),
     (
         "a_restart_waits_for_what_is_left_of_the_run_before",
@@ -370,6 +374,23 @@ fn scan(driver: &Driver) {
         exec::remove(&object.directory).is_err(),
         "a living object is not forgotten"
     );
+}
+
+// One in a hundred callers of a short program was connected to a shim that ended without a word.
+fn last_callers(driver: &Driver) {
+    for delay in 0..100_u64 {
+        let object = driver.shell("exit 3");
+        let mut watcher = object.watch();
+        assert_eq!(watcher.exit(), ExitReason::Code(3));
+        let start = crate::bed::now();
+        while start.elapsed().as_micros() < u128::from(delay * 10) {}
+        let Ok(stream) = exec::connect(&object.directory) else {
+            continue;
+        };
+        let mut caller = crate::bed::Caller { stream };
+        caller.request(&ShimRequest::Watch);
+        assert_eq!(caller.exit(), ExitReason::Code(3), "after {delay}0 us");
+    }
 }
 
 fn restart(driver: &Driver) {
