@@ -34,10 +34,9 @@ const DIRECTORIES: [&str; 8] = [
 ];
 
 /// Files that are empty in an object: where they are and how their names begin.
-const FILES: [(&str, &str); 3] = [
-    ("/etc", "shadow"),
-    ("/etc", "gshadow"),
-    ("/etc/ssh", "ssh_host_"),
+const FILES: [(&str, &[&str]); 2] = [
+    ("/etc", &["shadow", "gshadow"]),
+    ("/etc/ssh", &["ssh_host_"]),
 ];
 
 /// What is on this node; every path is without links.
@@ -75,8 +74,8 @@ impl Hidden {
             }
             !is_covered
         });
-        for (directory, prefix) in FILES {
-            hidden.files.extend(files(Path::new(directory), prefix));
+        for (directory, prefixes) in FILES {
+            hidden.files.extend(files(Path::new(directory), prefixes));
         }
         Ok(hidden)
     }
@@ -111,13 +110,14 @@ fn home_of_user() -> Option<PathBuf> {
     (!user.is_root() && is_theirs).then_some(home)
 }
 
-fn files(directory: &Path, prefix: &str) -> Vec<PathBuf> {
+fn files(directory: &Path, prefixes: &[&str]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
     let found = entries.flatten().filter(|entry| {
         let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(prefix.as_bytes())
+        let name = name.as_encoded_bytes();
+        prefixes.iter().any(|p| name.starts_with(p.as_bytes()))
     });
     let found = found.filter_map(|entry| fs::canonicalize(entry.path()).ok());
     found.filter(|path| path.is_file()).collect()
