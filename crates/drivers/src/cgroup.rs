@@ -2,10 +2,13 @@
 //!
 //! Hosts have their controllers in one hierarchy (v2), in one each (v1), or in both (hybrid). For
 //! each controller that we want this module finds the hierarchy that carries it and makes
-//! `welkin-NODE/OBJECT` there, below the group that the daemon itself is in. It never changes a
-//! group that Welkin did not make, with one exception that v2 demands: a group that has members
-//! cannot give controllers to its children, so [`prepare`] moves the daemon out of its own group
-//! into the leaf [`DAEMON_LEAF`] below it, which is what a service with `Delegate=yes` is for.
+//! `welkin-NODE/OBJECT` there: below the group that the daemon itself is in, and on v2, if the
+//! node is the superuser, below [`SLICE`] at the top. A group that has members cannot give
+//! controllers to its children on v2, and the daemon's own has: the daemon, the shims, or
+//! whatever else is in the session of the person who started it. Without privileges there is no
+//! other place, so there [`prepare`] moves the daemon out of its own group into the leaf
+//! [`DAEMON_LEAF`] below it, which is what a service with `Delegate=yes` is for. No other group
+//! that Welkin did not make is changed, except that the top one gives controllers to its children.
 //!
 //! Why plain files: the crates that handle hybrid hosts bring a message bus or a runtime along,
 //! and all that is needed here is a dozen writes that must not take a millisecond.
@@ -17,14 +20,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access, geteuid};
 use wire::fact::Usage;
 use wire::id::{NodeId, ObjectId};
 use wire::spec::Resources;
 
 use crate::directory::read_text;
 
-/// Leaf for the daemon and the shims on v2.
+/// Where a superuser's node has its objects on v2.
+const SLICE: &str = "welkin.slice";
+
+/// Leaf for the daemon and the shims on v2, on a node without privileges.
 pub(crate) const DAEMON_LEAF: &str = "welkin-daemon";
 
 /// Period over which CPU time is limited, in microseconds: the kernel's default.
@@ -71,11 +77,13 @@ impl Controller {
     }
 }
 
-/// A group of the daemon: below it, objects get theirs.
+/// A group below which objects get theirs.
 #[derive(Debug, Clone)]
 struct Base {
     version: Version,
     path: PathBuf,
+    /// It, or the one above it: the outermost that has to give controllers to its children.
+    top: PathBuf,
 }
 
 /// Finds where each controller is, from `/proc/self/cgroup` and `/proc/self/mountinfo`.
@@ -83,6 +91,7 @@ struct Base {
 struct Hierarchies {
     memberships: String,
     mounts: String,
+    is_superuser: bool,
 }
 
 impl Hierarchies {
@@ -90,6 +99,7 @@ impl Hierarchies {
         Ok(Self {
             memberships: read_text(Path::new("/proc/self/cgroup"))?,
             mounts: read_text(Path::new("/proc/self/mountinfo"))?,
+            is_superuser: geteuid().is_root(),
         })
     }
 
@@ -111,11 +121,12 @@ impl Hierarchies {
             )?;
             return Some(Base {
                 version: Version::V1,
+                top: path.clone(),
                 path,
             });
         }
         let base = self.unified()?;
-        let offered = read_text(&base.path.join("cgroup.controllers")).ok()?;
+        let offered = read_text(&base.top.join("cgroup.controllers")).ok()?;
         let wanted = controller.name(Version::V2);
         offered
             .split_whitespace()
@@ -124,6 +135,24 @@ impl Hierarchies {
     }
 
     fn unified(&self) -> Option<Base> {
+        self.slice().or_else(|| self.daemon())
+    }
+
+    /// Below the top group of the machine, which is the only one that may have members and give
+    /// controllers to its children. The top of a container is none.
+    fn slice(&self) -> Option<Base> {
+        let top = self.place("cgroup2", |_options| true, "/")?;
+        let is_top = !top.join("cgroup.events").exists();
+        let may_write = self.is_superuser && access(&top, AccessFlags::W_OK).is_ok();
+        (is_top && may_write).then(|| Base {
+            version: Version::V2,
+            path: top.join(SLICE),
+            top,
+        })
+    }
+
+    /// The group of the daemon.
+    fn daemon(&self) -> Option<Base> {
         let path = self
             .memberships
             .lines()
@@ -137,6 +166,7 @@ impl Hierarchies {
         };
         Some(Base {
             version: Version::V2,
+            top: path.clone(),
             path,
         })
     }
@@ -167,6 +197,8 @@ pub(crate) struct Group {
 struct Member {
     version: Version,
     path: PathBuf,
+    /// That of its [`Base`].
+    top: PathBuf,
     controllers: Vec<Controller>,
 }
 
@@ -198,6 +230,7 @@ impl Group {
                 None => group.members.push(Member {
                     version: base.version,
                     path,
+                    top: base.top,
                     controllers: vec![controller],
                 }),
             }
@@ -214,6 +247,7 @@ impl Group {
             .filter(|path| path.is_absolute() && path.ends_with(&name))
             .map(|path| Member {
                 version: Version::V1,
+                top: path.clone(),
                 path,
                 controllers: Vec::new(),
             })
@@ -376,37 +410,45 @@ impl Member {
     }
 
     fn create(&self) -> io::Result<()> {
-        let parent = self.path.parent().unwrap_or(&self.path);
         let mut outcome = Ok(());
         for _attempt in 0..CREATE_ATTEMPTS {
-            outcome = make(&self.path);
-            match &outcome {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make(parent)?;
-                    if self.version == Version::V2 {
-                        // The path is BASE/NODE/OBJECT: both upper levels must pass them on.
-                        let base = parent.parent().unwrap_or(parent);
-                        self.pass_on(base)?;
-                        self.pass_on(parent)?;
-                    }
-                }
-                Ok(()) | Err(_) => break,
+            outcome = self.try_create();
+            let error = outcome.as_ref().err().map(io::Error::kind);
+            // Otherwise somebody has just removed the last object, and the node's group with it.
+            if error != Some(io::ErrorKind::NotFound) {
+                break;
             }
         }
         outcome
     }
 
-    /// Gives the wanted controllers to the children of a v2 group.
-    fn pass_on(&self, path: &Path) -> io::Result<()> {
+    /// Every level is made to pass the controllers on, although it may do so already: whoever
+    /// has made it at the same time may not have come so far.
+    fn try_create(&self) -> io::Result<()> {
+        let above = self.path.ancestors().skip(1);
+        let levels: Vec<&Path> = above.take_while(|l| l.starts_with(&self.top)).collect();
+        for level in levels.into_iter().rev() {
+            if level != self.top {
+                make(level)?;
+            }
+            if self.version == Version::V2 {
+                self.pass_on(level);
+            }
+        }
+        make(&self.path)
+    }
+
+    /// Gives the wanted controllers to the children of a v2 group, each for itself: one that is
+    /// not to be had does not cost the others, and is missed when its limit is set.
+    fn pass_on(&self, path: &Path) {
         let file = path.join("cgroup.subtree_control");
-        let passed = read_text(&file)?;
+        let passed = read_text(&file).unwrap_or_default();
         for controller in &self.controllers {
             let name = controller.name(Version::V2);
             if !passed.split_whitespace().any(|other| other == name) {
-                write(&file, &format!("+{name}"))?;
+                let _missed = write(&file, &format!("+{name}"));
             }
         }
-        Ok(())
     }
 
     fn limit(&self, controller: Controller, resources: &Resources) -> io::Result<()> {
@@ -416,7 +458,11 @@ impl Member {
         match (controller, self.version) {
             (Controller::CpuUsage, _) => Ok(()),
             (Controller::Processes, _) if resources.processes == 0 => Ok(()),
-            (Controller::Processes, _) => set("pids.max", resources.processes.to_string()),
+            // Init is one more.
+            (Controller::Processes, _) => set(
+                "pids.max",
+                resources.processes.saturating_add(1).to_string(),
+            ),
             (Controller::Memory, _) if resources.memory_bytes == 0 => Ok(()),
             (Controller::Memory, Version::V1) => {
                 set("memory.limit_in_bytes", resources.memory_bytes.to_string())?;
@@ -511,9 +557,10 @@ pub(crate) fn prepare() -> Vec<String> {
     let Some(base) = Hierarchies::read().ok().and_then(|found| found.unified()) else {
         return Vec::new();
     };
+    let has_own_place = base.top != base.path;
     let is_root = !base.path.join("cgroup.events").exists();
     let offered = read_text(&base.path.join("cgroup.controllers")).unwrap_or_default();
-    if is_root || offered.trim().is_empty() {
+    if has_own_place || is_root || offered.trim().is_empty() {
         return Vec::new();
     }
     let leaf = base.path.join(DAEMON_LEAF);
@@ -546,13 +593,9 @@ pub(crate) fn available() -> Vec<(Controller, Result<(), String>)> {
     let check = |controller| match found.find(controller) {
         None => Err("the control group of the node does not have it".to_string()),
         Some(base) => {
-            nix::unistd::access(&base.path, nix::unistd::AccessFlags::W_OK).map_err(|error| {
-                format!(
-                    "{} may not be written ({})",
-                    base.path.display(),
-                    error.desc()
-                )
-            })
+            let top = base.top.display();
+            access(&base.top, AccessFlags::W_OK)
+                .map_err(|error| format!("{top} may not be written ({})", error.desc()))
         }
     };
     Controller::ALL
@@ -572,6 +615,9 @@ pub(crate) fn remove_node(node: NodeId) {
     {
         // Not empty or already gone: both are fine.
         let _kept = fs::remove_dir(base.path.join(node_group(node)));
+        if base.top != base.path {
+            let _kept = fs::remove_dir(&base.path);
+        }
     }
 }
 
@@ -591,6 +637,7 @@ mod tests {
         let found = Hierarchies {
             memberships: memberships.to_string(),
             mounts: HYBRID_MOUNTS.to_string(),
+            is_superuser: false,
         };
         let path = found.find(controller).map(|base| base.path);
         assert_eq!(
@@ -636,10 +683,69 @@ mod tests {
         let found = Hierarchies {
             memberships: "0::/system.slice/welkin.service/welkin-daemon\n".to_string(),
             mounts: HYBRID_MOUNTS.to_string(),
+            is_superuser: false,
         };
         let base = found.unified().map(|base| base.path);
         let expect = Path::new("/sys/fs/cgroup/unified/system.slice/welkin.service");
         assert_eq!(base.as_deref(), Some(expect));
+    }
+
+    /// A made-up v2 hierarchy, and what a daemon in a person's session finds in it.
+    fn unified_tree() -> (tempfile::TempDir, Hierarchies) {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let point = top.path().display();
+        let found = Hierarchies {
+            memberships: "0::/user.slice/session-1.scope\n".to_string(),
+            mounts: format!("30 23 0:26 / {point} rw - cgroup2 cgroup2 rw\n"),
+            is_superuser: true,
+        };
+        (top, found)
+    }
+
+    // The scope of a session has members that are not ours, and an older systemd starts a daemon
+    // in the very group that has to be without members. No limit held in either.
+    #[test]
+    fn the_superuser_has_a_place_of_its_own_on_v2() {
+        let (top, mut found) = unified_tree();
+        let base = |found: &Hierarchies| found.find(Controller::Memory).map(|base| base.path);
+        assert_eq!(base(&found), Some(top.path().join(SLICE)));
+        found.is_superuser = false;
+        let own = top.path().join("user.slice/session-1.scope");
+        assert_eq!(found.unified().map(|base| base.path), Some(own.clone()));
+        found.is_superuser = true;
+        fs::write(top.path().join("cgroup.events"), "populated 1\n").unwrap();
+        let unified = found.unified().map(|base| base.path);
+        assert_eq!(unified, Some(own), "the top of a container is no top");
+    }
+
+    // A launch that found the node's group already made did not wait until its maker had passed
+    // the controllers on, and one controller that could not be passed on cost all others.
+    #[test]
+    fn every_level_passes_controllers_on_before_a_group_is_made() {
+        let (top, found) = unified_tree();
+        let base = found.find(Controller::Memory).unwrap();
+        let node = base.path.join("welkin-node");
+        fs::create_dir_all(&node).unwrap();
+        let control = |path: &Path| path.join("cgroup.subtree_control");
+        fs::write(control(top.path()), "pids\n").unwrap();
+        // Nothing can be written there.
+        fs::create_dir(control(&base.path)).unwrap();
+        fs::write(control(&node), "").unwrap();
+        let mut member = Member {
+            version: base.version,
+            path: node.join("object"),
+            top: base.top,
+            controllers: vec![Controller::Processes, Controller::Memory],
+        };
+        member.create().unwrap();
+        let text = |path: &Path| fs::read_to_string(control(path)).unwrap();
+        assert_eq!(text(top.path()), "+memory");
+        assert!(text(&node).starts_with("+memory"), "{}", text(&node));
+        member.controllers.clear();
+        member.path = base.path.join("another/object");
+        member.create().unwrap();
+        assert!(member.path.is_dir());
     }
 
     #[test]

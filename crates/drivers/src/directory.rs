@@ -3,9 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::posix_fallocate;
 use wire::driver::{LAUNCH_BYTES_MAX, Launch};
 use wire::fact::Exit;
 
@@ -16,6 +17,8 @@ pub(crate) const SOCKET: &str = "shim.sock";
 pub(crate) const PIDS: &str = "shim.pid";
 pub(crate) const ERRORS: &str = "shim.err";
 pub(crate) const EXIT: &str = "exit";
+/// Room for [`EXIT`], then it itself before it is renamed.
+pub(crate) const PARTIAL: &str = "exit.partial";
 /// The control groups that the shim made, one path a line; written before they are made.
 pub(crate) const CGROUPS: &str = "cgroups";
 pub(crate) const SCRATCH: &str = "scratch";
@@ -66,12 +69,34 @@ impl Directory {
         }
     }
 
+    /// Takes the room on the disk that [`Self::write_exit`] will need, so that a disk that the
+    /// object fills does not cost the news of its end.
+    pub(crate) fn reserve_exit(&self) -> io::Result<()> {
+        let length = i64::try_from(EXIT_BYTES_MAX).unwrap_or(0);
+        posix_fallocate(self.open_partial()?, 0, length)?;
+        Ok(())
+    }
+
     /// Durable when it returns: a reader sees all of it or nothing, also after a power cut.
     pub(crate) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
         let bytes = wire::encode(exit).map_err(io::Error::other)?;
-        let partial = self.file("exit.partial");
-        write_private(&partial, &bytes)?.sync_all()?;
-        fs::rename(&partial, self.file(EXIT))
+        let partial = self.open_partial()?;
+        // In place, where there is room.
+        partial.write_all_at(&bytes, 0)?;
+        partial.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+        partial.sync_all()?;
+        fs::rename(self.file(PARTIAL), self.file(EXIT))?;
+        File::open(&self.0)?.sync_all()
+    }
+
+    fn open_partial(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.file(PARTIAL))
     }
 
     /// Process ids of the shim and, once it runs, of the program.
@@ -126,30 +151,4 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Removes a tree that may already be gone, also when it holds directories that their own owner
-/// may not enter (an overlay leaves such a one behind).
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_enterable(path, 64)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn make_enterable(path: &Path, depth_max: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if !fs::symlink_metadata(path)?.is_dir() || depth_max == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        make_enterable(&entry?.path(), depth_max - 1)?;
-    }
-    Ok(())
 }

@@ -6,13 +6,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, listen,
@@ -25,19 +26,27 @@ use wire::fact::Exit;
 use wire::id::NodeId;
 
 use crate::cgroup::{self, Group};
-use crate::directory::{self, CGROUPS, Directory, ERRORS, EXIT, LAUNCH, PIDS, SCRATCH, SOCKET};
+use crate::directory::{
+    self, CGROUPS, Directory, ERRORS, EXIT, LAUNCH, PARTIAL, PIDS, SCRATCH, SOCKET,
+};
 use crate::limits::BACKLOG;
-use crate::{log, sys};
+use crate::{log, sys, tree};
 
 pub use crate::probe::{Protection, probe};
 
 /// Attempts to kill what appears while it is being killed.
 const KILL_ATTEMPTS: u32 = 1000;
 
+/// How long a start waits for an earlier shim of the object before it is killed, in milliseconds:
+/// it is about to end by itself unless a caller is slow.
+const EARLIER_RUN_MS: u16 = 2_000;
+/// How long a killed shim may take to be gone, in milliseconds.
+const KILLED_MS: u16 = 1_000;
+
 /// Why a shim was not started. Nothing runs; the directory may hold a new `launch` file.
 #[derive(Debug)]
 pub enum LaunchError {
-    /// The object's directory cannot be written.
+    /// The object's directory cannot be written, or something of an earlier run is left.
     Directory(io::Error),
     /// The socket on which the shim listens cannot be made.
     Socket(io::Error),
@@ -49,7 +58,7 @@ impl std::fmt::Display for LaunchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(error) => {
-                write!(f, "the object's directory cannot be written: {error}")
+                write!(f, "the object's directory cannot be used: {error}")
             }
             Self::Socket(error) => write!(f, "the shim's socket cannot be made: {error}"),
             Self::Spawn(error) => write!(f, "the shim cannot be started: {error}"),
@@ -111,8 +120,8 @@ pub fn launch(program: &Path, directory: &Path, launch: &Launch) -> Result<u32, 
 
 fn prepare_directory(files: &Directory, launch: &Launch) -> io::Result<File> {
     match fs::create_dir(files.path()) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => end_earlier_run(files)?,
+        other => other?,
     }
     for name in [EXIT, SOCKET, PIDS] {
         directory::remove_file(&files.file(name))?;
@@ -125,6 +134,21 @@ fn prepare_directory(files: &Directory, launch: &Launch) -> io::Result<File> {
         .truncate(true)
         .mode(0o600)
         .open(files.file(ERRORS))
+}
+
+/// An earlier shim of the object may still serve callers or bury what was left of it. It shares
+/// the scratch files and the control groups with the next one, so it has to be gone first.
+fn end_earlier_run(files: &Directory) -> io::Result<()> {
+    if let Some(shim) = shim_of(files) {
+        wait_for_end(&shim, EARLIER_RUN_MS);
+    }
+    if kill_everything(files.path()) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "something of its earlier run does not end",
+    ))
 }
 
 /// A socket's path must be short, so the directory is named by a descriptor of it.
@@ -267,8 +291,8 @@ fn kill_group(files: &Directory, launch: &Launch) -> bool {
 
 /// A millisecond, during which the kernel buries the dead.
 fn pause() {
-    let nothing: &mut [nix::poll::PollFd<'_>] = &mut [];
-    let _timed_out = nix::poll::poll(nothing, 1_u8);
+    let nothing: &mut [PollFd<'_>] = &mut [];
+    let _timed_out = poll(nothing, 1_u8);
 }
 
 /// Forgets an object that has ended: its scratch files, its log, its control groups, its
@@ -286,13 +310,13 @@ pub fn remove(directory: &Path) -> io::Result<()> {
         ));
     }
     kill_everything(directory);
-    directory::remove_tree(&files.file(SCRATCH))?;
+    tree::remove(&files.file(SCRATCH))?;
     match log::remove(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     // The launch file goes last but one: without it the directory is no object any more.
-    for name in [CGROUPS, PIDS, SOCKET, ERRORS, EXIT, "exit.partial", LAUNCH] {
+    for name in [CGROUPS, PIDS, SOCKET, ERRORS, EXIT, PARTIAL, LAUNCH] {
         directory::remove_file(&files.file(name))?;
     }
     match fs::remove_dir(directory) {
@@ -313,21 +337,28 @@ fn shim_of(files: &Directory) -> Option<OwnedFd> {
     is_shim.then_some(process)
 }
 
+/// Waits until a process has ended. False when it has not in time.
+fn wait_for_end(process: &OwnedFd, limit_ms: u16) -> bool {
+    let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    // Interrupted means not in time; callers then do what they do about a slow one.
+    poll(&mut watched, limit_ms).is_ok_and(|ended| ended > 0)
+}
+
 /// The last resort when a shim does not answer: kills it, and with it everything in the object.
 /// Returns whether nothing is left.
 pub fn kill_everything(directory: &Path) -> bool {
     let files = Directory::new(directory);
-    if let Some(shim) = shim_of(&files) {
-        use std::os::fd::AsFd;
+    let shim_is_gone = shim_of(&files).is_none_or(|shim| {
         // It may have just ended.
         let _gone = sys::pidfd_send_signal(shim.as_fd(), Signal::SIGKILL as i32);
-    }
-    let is_gone = match files.read_launch() {
+        wait_for_end(&shim, KILLED_MS)
+    });
+    let rest_is_gone = match files.read_launch() {
         Ok(launch) => kill_group(&files, &launch),
         Err(_) => true,
     };
     reap_children();
-    is_gone
+    shim_is_gone && rest_is_gone
 }
 
 /// Prepares the daemon's own control group for having objects below it. To be called once when

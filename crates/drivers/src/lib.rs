@@ -25,3 +25,4 @@ mod probe;
 mod sandbox;
 pub mod shim;
 mod sys;
+mod tree;

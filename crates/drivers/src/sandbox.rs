@@ -18,6 +18,7 @@
 
 pub(crate) mod files;
 pub(crate) mod filter;
+mod hidden;
 pub(crate) mod init;
 pub(crate) mod program;
 mod root;

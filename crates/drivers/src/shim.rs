@@ -41,7 +41,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, setsid};
 use wire::driver::{Launch, ShimReport};
 use wire::fact::{Exit, ExitReason};
@@ -56,7 +55,7 @@ use crate::limits::{CHUNK_BYTES, CLEANUP, FLUSH, SENTENCES_MAX};
 use crate::log::{self, Record, Stream};
 use crate::sandbox::init::{Init, kill_children};
 use crate::sandbox::{self, Failure, Isolation, Message, Setup};
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// Files that a program may have open unless it raises that itself: what a descriptor set of
 /// select(2) holds.
@@ -173,6 +172,11 @@ struct Shim {
     isolation: Isolation,
     protections_off: Vec<String>,
     group: Group,
+    /// How many processes had been killed for want of memory when this run began: groups that
+    /// could not be removed count on.
+    memory_kills_before: u64,
+    /// The shim itself has killed the program, so a lack of memory has not.
+    has_killed: bool,
     init: Option<Pid>,
     init_process: Option<OwnedFd>,
     main: Option<Main>,
@@ -188,7 +192,8 @@ struct Shim {
     kill_at: Option<Instant>,
     /// When cleaning up, and serving callers, is given up.
     give_up_at: Option<Instant>,
-    listener: UnixListener,
+    /// Until the door is closed.
+    listener: Option<UnixListener>,
     signals: SignalFd,
     connections: BTreeMap<u64, Connection>,
     connections_made: u64,
@@ -226,6 +231,8 @@ impl Shim {
             isolation: Isolation::None,
             protections_off: Vec::new(),
             group: Group::default(),
+            memory_kills_before: 0,
+            has_killed: false,
             init: None,
             init_process: None,
             main: None,
@@ -238,7 +245,7 @@ impl Shim {
             exit: None,
             kill_at: None,
             give_up_at: None,
-            listener,
+            listener: Some(listener),
             signals,
             connections: BTreeMap::new(),
             connections_made: 0,
@@ -279,6 +286,9 @@ impl Shim {
         self.setup = Some(setup);
         self.init = Some(init);
         self.init_process = sys::pidfd_open(init).ok();
+        if let Err(error) = self.directory.reserve_exit() {
+            complain(&format!("no room can be kept for the exit: {error}"));
+        }
         let entrances = self.make_groups(init, &mut off);
         self.protections_off.extend(off);
         // Init may have failed and gone; its setup socket says why.
@@ -293,6 +303,7 @@ impl Shim {
             complain(&format!("the control groups cannot be recorded: {error}"));
         }
         self.group.create(&self.launch.resources, off);
+        self.memory_kills_before = self.group.out_of_memory_kills();
         self.group.attach(init, off);
         self.group.entrances(off)
     }
@@ -307,7 +318,10 @@ impl Shim {
             ids.into_iter().for_each(|id| self.pump(id));
             self.tend_sessions();
             if self.phase == Phase::Ended && self.is_done() {
-                return Ok(());
+                self.close_door();
+                if self.is_done() {
+                    return Ok(());
+                }
             }
         }
     }
@@ -315,13 +329,13 @@ impl Shim {
     /// Everything that can happen next, and waits for the first of it.
     fn wait(&self) -> Result<Vec<(Token, PollFlags)>, Failure> {
         let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
-        let mut watched = vec![
-            (Token::Signals, PollFd::new(self.signals.as_fd(), read)),
-            (Token::Listener, PollFd::new(self.listener.as_fd(), read)),
-        ];
+        let mut watched = vec![(Token::Signals, PollFd::new(self.signals.as_fd(), read))];
         let mut watch = |token, descriptor, events| {
             watched.push((token, PollFd::new(descriptor, events)));
         };
+        self.listener
+            .iter()
+            .for_each(|l| watch(Token::Listener, l.as_fd(), read));
         self.setup
             .iter()
             .for_each(|s| watch(Token::Setup, s.0.as_fd(), read));
@@ -346,10 +360,7 @@ impl Shim {
             let mut events = PollFlags::empty();
             events.set(read, connection.wants_to_read());
             events.set(write, connection.wants_to_write());
-            // One that is gone but not yet heard out would be reported for ever.
-            if !(connection.is_gone && connection.is_stalled) {
-                watch(Token::Connection(*id), connection.socket.as_fd(), events);
-            }
+            watch(Token::Connection(*id), connection.socket.as_fd(), events);
         }
         for (id, session) in &self.sessions {
             session
@@ -438,18 +449,17 @@ impl Shim {
     }
 
     fn reap(&mut self) {
-        loop {
-            let (pid, reason) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (
-                    pid,
-                    ExitReason::Code(u8::try_from(code & 0xff).unwrap_or(255)),
-                ),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (
-                    pid,
-                    ExitReason::Signal(u8::try_from(signal as i32).unwrap_or(9)),
-                ),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
+        while let Some(pid) = sys::ended_child() {
+            let session = self.sessions.iter().find(|(_, s)| s.pid == pid);
+            let session = session.map(|(id, _)| *id);
+            let of_session = session.and_then(|id| self.sessions.get_mut(&id));
+            of_session.into_iter().for_each(Session::bury);
+            let Some((_, ended)) = sys::reap(Some(pid), false) else {
+                return;
+            };
+            let reason = match ended {
+                Ended::Code(code) => ExitReason::Code(code),
+                Ended::Signal(signal) => ExitReason::Signal(signal),
             };
             if self.init == Some(pid) {
                 self.hear_setup();
@@ -458,16 +468,11 @@ impl Shim {
                 self.conclude(ExitReason::Signal(9));
                 self.init = None;
             }
-            if let Some(id) = self
-                .sessions
-                .iter()
-                .find(|(_, s)| s.pid == pid)
-                .map(|(id, _)| *id)
-            {
+            if let Some(id) = session {
                 self.hear_session(id);
                 self.sessions
                     .entry(id)
-                    .and_modify(|session| session.status = Some(reason));
+                    .and_modify(|session| session.conclude(reason));
             }
         }
     }
@@ -562,8 +567,9 @@ impl Shim {
         }
         self.drain();
         let was_killed = reason == ExitReason::Signal(9);
-        let is_limited = self.launch.resources.memory_bytes > 0;
-        let reason = if was_killed && is_limited && self.group.out_of_memory_kills() > 0 {
+        // Without a limit of its own, the node may have been out of memory.
+        let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
+        let reason = if was_killed && !self.has_killed && lacked_memory() {
             ExitReason::OutOfMemory
         } else {
             reason
@@ -644,6 +650,7 @@ impl Shim {
         let now = clock::now();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
+            self.has_killed = true;
             self.kill_everything();
         }
         if self.phase == Phase::Exited {
@@ -675,9 +682,9 @@ impl Shim {
             .connections
             .values()
             .all(|connection| match connection.role {
-                connection::Role::New | connection::Role::Control { .. } => {
-                    !connection.wants_to_write()
-                }
+                connection::Role::Control { .. } => !connection.wants_to_write(),
+                // One that has come through the door is heard.
+                connection::Role::New => false,
                 connection::Role::Follow(_) | connection::Role::Session => false,
                 connection::Role::Closing => !connection.wants_to_write(),
             });
@@ -685,13 +692,12 @@ impl Shim {
     }
 
     /// Sends the program a signal.
-    fn signal(&self, signal: i32) {
+    fn signal(&mut self, signal: i32) {
         let Some(main) = &self.main else { return };
+        self.has_killed |= signal == Signal::SIGKILL as i32;
         let sent = match &main.process {
             Some(process) => sys::pidfd_send_signal(process.as_fd(), signal),
-            None => Signal::try_from(signal)
-                .and_then(|s| kill(main.pid, s))
-                .map_err(io::Error::from),
+            None => sys::kill(main.pid, signal).map_err(io::Error::from),
         };
         // It has just ended, or there is no such signal.
         let _ignored = sent;

@@ -14,9 +14,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
-/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID` of `linux/mount.h`.
+/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` of `linux/mount.h`.
 pub(crate) const MOUNT_READ_ONLY: u64 = 0x1;
 pub(crate) const MOUNT_NO_SET_UID: u64 = 0x2;
+pub(crate) const MOUNT_NO_DEVICES: u64 = 0x4;
 
 /// Splits this process in two.
 ///
@@ -70,6 +71,62 @@ pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Res
         )
     })?;
     Ok(())
+}
+
+/// How a child ended: the code it returned, or the signal that ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(u8),
+    Signal(u8),
+}
+
+/// Reaps a child that has ended, after waiting for it if so told; any child without a number.
+/// `None` when there is none (yet).
+///
+/// The library's own call fails for the real-time signals, for which it has no names, after the
+/// kernel has already forgotten the child.
+pub(crate) fn reap(child: Option<Pid>, waits: bool) -> Option<(Pid, Ended)> {
+    let child = child.map_or(-1, Pid::as_raw);
+    let flags = if waits { 0 } else { libc::WNOHANG };
+    loop {
+        let mut status: libc::c_int = 0;
+        // SAFETY: writes one integer.
+        let pid = unsafe { libc::waitpid(child, &raw mut status, flags) };
+        if pid > 0 {
+            return Some((Pid::from_raw(pid), ended(status)));
+        }
+        if pid == 0 || Errno::last() != Errno::EINTR {
+            return None;
+        }
+    }
+}
+
+/// A child that has ended and is not reaped yet, so that its number is still its own.
+pub(crate) fn ended_child() -> Option<Pid> {
+    // SAFETY: a `siginfo` is plain numbers, for which zeros are valid.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: writes one `siginfo`.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut found, flags) };
+    // SAFETY: the kernel has filled in the part about children, or left the zeros.
+    let pid = unsafe { found.si_pid() };
+    (result == 0 && pid > 0).then(|| Pid::from_raw(pid))
+}
+
+/// What a wait status means, of a child that is neither stopped nor traced.
+fn ended(status: libc::c_int) -> Ended {
+    let part = |number: libc::c_int| u8::try_from(number).unwrap_or(u8::MAX);
+    if libc::WIFSIGNALED(status) {
+        Ended::Signal(part(libc::WTERMSIG(status)))
+    } else {
+        Ended::Code(part(libc::WEXITSTATUS(status)))
+    }
+}
+
+/// Sends a signal by its number: the real-time ones have no names.
+pub(crate) fn kill(pid: Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: takes integers only.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
 }
 
 /// Closes every descriptor except the standard streams and these. The standard streams stay

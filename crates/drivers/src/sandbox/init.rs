@@ -18,7 +18,6 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, sethostname};
 use wire::driver::Launch;
 
@@ -26,7 +25,7 @@ use super::program::{self, Streams};
 use super::{Failure, Isolation, Reporter, filter, root};
 use crate::directory::{Directory, read_text};
 use crate::sandbox;
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// Everything init needs; it owns its ends of the sockets and pipes.
 #[derive(Debug)]
@@ -46,13 +45,7 @@ impl Init<'_> {
         keep.extend([self.reporter.descriptor(), self.control.as_raw_fd()]);
         sys::close_all_except(&mut keep);
         match self.set_up() {
-            Ok(program) => {
-                // What the shim left at 0 to 2 belongs to the node's root.
-                let _kept = program::connect(Streams::default());
-                let mut keep = [self.control.as_raw_fd()];
-                sys::close_all_except(&mut keep);
-                self.supervise(program)
-            }
+            Ok(program) => supervise(self.control, program, self.isolation),
             Err(failure) => self.reporter.fail(&failure),
         }
     }
@@ -128,87 +121,104 @@ impl Init<'_> {
                 .revents()
                 .is_some_and(|events| events.intersects(ended))
     }
+}
 
-    /// Reaps until the program ends, says how, and ends with all that is left.
-    fn supervise(mut self, program: Pid) -> ! {
-        let mask = SigSet::all();
-        // Cannot fail: the set is valid.
-        let _blocked = mask.thread_block();
-        let Ok(signals) =
-            SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        else {
-            sys::exit_now(1)
-        };
-        loop {
-            if let Some(status) = reap(program) {
-                // Without a shim there is nobody to tell.
-                let _told = self.control.write_all(&status);
-                self.end(0)
-            }
-            let mut watched = [
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.control.as_fd(), PollFlags::empty()),
-            ];
-            match poll(&mut watched, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => self.end(1),
-            }
-            if watched[1]
-                .revents()
-                .is_some_and(|events| !events.is_empty())
-            {
-                self.end(0);
-            }
-            while let Ok(Some(signal)) = signals.read_signal() {
-                forward(signal.ssi_signo, program);
-            }
+/// Reaps until the program ends, says how, and ends with all that is left.
+fn supervise(mut control: UnixStream, program: Pid, isolation: Isolation) -> ! {
+    // What the shim left at 0 to 2 belongs to the node's root.
+    let _kept = program::connect(Streams::default());
+    sys::close_all_except(&mut [control.as_raw_fd()]);
+    let mask = SigSet::all();
+    // Cannot fail: the set is valid.
+    let _blocked = mask.thread_block();
+    let Ok(signals) = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    else {
+        sys::exit_now(1)
+    };
+    loop {
+        if let Some(status) = reap(program) {
+            // Without a shim there is nobody to tell.
+            let _told = control.write_all(&status);
+            end(isolation)
+        }
+        let mut watched = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(control.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => end(isolation),
+        }
+        if watched[1]
+            .revents()
+            .is_some_and(|events| !events.is_empty())
+        {
+            give_up(isolation);
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            forward(signal.ssi_signo, program);
         }
     }
+}
 
-    fn end(&self, code: i32) -> ! {
-        if self.isolation == Isolation::None {
-            kill_descendants();
-        }
-        sys::exit_now(code)
+/// Where there is no pid namespace, nobody but this process can kill what it leaves.
+fn end(isolation: Isolation) -> ! {
+    if isolation == Isolation::None {
+        kill_descendants();
+    }
+    sys::exit_now(0)
+}
+
+/// Nobody wants the program any more: it is killed, and so it looks.
+fn give_up(isolation: Isolation) -> ! {
+    if isolation == Isolation::None {
+        kill_descendants();
+        // Cannot fail: it is this process.
+        let _dead = kill(nix::unistd::getpid(), Signal::SIGKILL);
+    }
+    sys::exit_now(0)
+}
+
+/// Splits the calling process where there is no pid namespace: its child goes on and becomes
+/// what the caller wants, and it stays behind as the child's reaper, so that nothing of it
+/// outlives the shim or its caller. What [`supervise`] says of it goes to `control`.
+pub(crate) fn keep(control: UnixStream) -> nix::Result<()> {
+    prctl::set_name(c"welkin-keeper")?;
+    prctl::set_child_subreaper(true)?;
+    match sys::fork()? {
+        ForkResult::Parent { child } => supervise(control, child, Isolation::None),
+        ForkResult::Child => Ok(()),
     }
 }
 
 fn forward(number: u32, program: Pid) {
-    let signal = i32::try_from(number)
-        .ok()
-        .and_then(|number| Signal::try_from(number).ok());
-    if let Some(signal) = signal
-        && signal != Signal::SIGCHLD
-    {
+    let number = i32::try_from(number).unwrap_or(0);
+    if number != Signal::SIGCHLD as i32 {
         // It may have just ended.
-        let _gone = kill(program, signal);
+        let _gone = sys::kill(program, number);
     }
 }
 
 /// Reaps all that have ended; when the program is among them, how it ended: code and signal.
 fn reap(program: Pid) -> Option<[u8; 2]> {
     let mut ended = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == program => {
-                ended = Some([u8::try_from(code & 0xff).unwrap_or(255), 0]);
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                ended = Some([0, u8::try_from(signal as i32).unwrap_or(9)]);
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-            Ok(_) => {}
+    while let Some((pid, how)) = sys::reap(None, false) {
+        if pid == program {
+            ended = Some(match how {
+                Ended::Code(code) => [code, 0],
+                Ended::Signal(signal) => [0, signal],
+            });
         }
     }
+    ended
 }
 
 /// Kills every child, whose own children then become ours, until there are none.
 fn kill_descendants() {
     loop {
         kill_children();
-        match waitpid(None, None) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+        if sys::reap(None, true).is_none() {
+            return;
         }
     }
 }

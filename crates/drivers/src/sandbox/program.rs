@@ -19,16 +19,16 @@ use wire::driver::Launch;
 use wire::spec::Program;
 
 use super::user::{self, Account};
-use super::{Failure, Reporter};
+use super::{Failure, Isolation, Reporter, filter, hidden};
 use crate::sys;
 
 /// Where programs are looked for when the object's environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Capabilities that a program of the superuser keeps (`linux/capability.h`): those that Docker
-/// keeps, without `MKNOD`, because no device filter stands behind it here, and without `NET_RAW`,
-/// because objects share the network of the node.
-const CAPABILITIES: [u32; 12] = [
+/// keeps, without `MKNOD`, because no device filter stands behind it here, and without `NET_RAW`
+/// and `AUDIT_WRITE`, because objects share the network of the node, its audit socket included.
+const CAPABILITIES: [u32; 11] = [
     0,  // CHOWN
     1,  // DAC_OVERRIDE
     3,  // FOWNER
@@ -39,7 +39,6 @@ const CAPABILITIES: [u32; 12] = [
     8,  // SETPCAP
     10, // NET_BIND_SERVICE
     18, // SYS_CHROOT
-    29, // AUDIT_WRITE
     31, // SETFCAP
 ];
 
@@ -130,11 +129,22 @@ fn prepare(
         let who = wanted.unwrap_or("an unprivileged program");
         Failure::setup(&format!("cannot become {who}"), error)
     })?;
-    let directory = program.directory.as_deref().unwrap_or("/");
-    std::env::set_current_dir(directory).map_err(|error| {
-        Failure::setup(&format!("cannot enter the directory {directory}"), error)
-    })?;
+    enter(program.directory.as_deref().unwrap_or("/"))?;
     call(launch, program, &account)
+}
+
+fn enter(directory: &str) -> Result<(), Failure> {
+    let path = Path::new(directory);
+    let outcome = std::env::set_current_dir(path);
+    let failed = |why: String| Failure {
+        code: 125,
+        text: format!("cannot enter the directory {directory}: {why}"),
+    };
+    match outcome {
+        Ok(()) if hidden::is_place(path) => Err(failed(hidden::explain(path))),
+        Err(_) if hidden::is_cause(path) => Err(failed(hidden::explain(path))),
+        other => other.map_err(|error| failed(error.to_string())),
+    }
 }
 
 /// What the shim ignores or blocks, the program shall not.
@@ -203,12 +213,15 @@ pub(crate) fn confine(account: &Account) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for a process that copies files: it stays who the node is, with an object's powers.
-pub(crate) fn confine_copy() -> io::Result<()> {
+/// The same for a process that copies files. It executes nothing, so the caller must have made
+/// it one that nobody in the object can look into.
+pub(crate) fn confine_copy(wanted: Option<&str>, isolation: Isolation) -> io::Result<()> {
     reset_signals();
     setsid()?;
-    let account = user::find(None).map_err(io::Error::other)?;
-    confine(&account)
+    let filter = filter::build(isolation).map_err(io::Error::other)?;
+    let account = user::find(wanted).map_err(io::Error::other)?;
+    confine(&account)?;
+    seccompiler::apply_filter(&filter).map_err(io::Error::other)
 }
 
 fn call(launch: &Launch, program: &Program, account: &Account) -> Result<Call, Failure> {
@@ -270,6 +283,10 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
     if name.contains('/') {
         let path = PathBuf::from(name);
         return match std::fs::metadata(&path) {
+            Err(_) if hidden::is_cause(&absolute(&path)) => Err(Failure {
+                code: 127,
+                text: hidden::explain(&absolute(&path)),
+            }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure {
                 code: 126,
                 text: format!("{name}: permission denied"),
@@ -307,6 +324,11 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
             text: format!("{name}: not found in PATH ({search})"),
         }),
     }
+}
+
+/// A path as it would be from everywhere.
+fn absolute(path: &Path) -> PathBuf {
+    std::env::current_dir().unwrap_or_default().join(path)
 }
 
 fn refused(name: &str, error: Errno) -> Failure {

@@ -9,13 +9,13 @@
 //! | `/dev` | the harmless devices, terminals of its own, `shm` |
 //! | `/run` | empty, writable, in memory |
 //! | `/tmp` | empty, writable, in the object's scratch |
-//! | the node's state | empty, read-only |
+//! | `/root` | the object's own, writable, in its scratch, kept with the object |
+//! | the node's state, homes and secrets | empty, read-only; see [`super::hidden`] |
 //!
 //! When no layer can be put on the node's root, the root is read-only and a sentence says so.
 //! What keeps the node's secrets from the object is never left out: if it fails, so does the
 //! start.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -26,9 +26,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root};
 
+use super::hidden::Hidden;
 use super::{Failure, Isolation, Reporter};
 use crate::directory::{Directory, SCRATCH, read_text};
-use crate::sys::{MOUNT_NO_SET_UID, MOUNT_READ_ONLY, mount_set};
+use crate::sys::{MOUNT_NO_DEVICES, MOUNT_NO_SET_UID, MOUNT_READ_ONLY, mount_set};
+use crate::tree;
 
 /// Devices of `/dev`: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] = [
@@ -62,8 +64,11 @@ const READ_ONLY: [&str; 5] = [
     "/proc/fs",
 ];
 
-/// Kinds of file systems that are no files of the node.
-const PSEUDO: [&str; 24] = [
+/// Kinds of file systems that are no files of the node: the kernel's, and what others have put
+/// together for somebody else, such as the roots and the secrets of containers.
+const PSEUDO: [&str; 26] = [
+    "overlay",
+    "tmpfs",
     "proc",
     "sysfs",
     "devtmpfs",
@@ -93,6 +98,10 @@ const PSEUDO: [&str; 24] = [
 /// Trees that are replaced anyway.
 const REPLACED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
+/// Attributes of what is shown of the node. A device file of the node, wherever it is, would open
+/// the device.
+const SHOWN: u64 = MOUNT_READ_ONLY | MOUNT_NO_SET_UID | MOUNT_NO_DEVICES;
+
 /// Makes the tree and enters it. The calling process is in a mount namespace of its own.
 pub(super) fn make(
     directory: &Directory,
@@ -101,25 +110,30 @@ pub(super) fn make(
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     umask(Mode::empty());
+    let own = hidden.iter().map(Path::new).chain([directory.path()]);
+    let own: Vec<&Path> = own.collect();
     let tree = Tree {
         directory,
         isolation,
         reporter,
+        hidden: Hidden::find(&own)?,
+        mounts: Mounts::read(),
     };
     tree.private()
         .map_err(|error| Failure::setup("its mounts cannot be made private", error))?;
-    match tree.build() {
-        Ok(()) => {}
+    let is_built = match tree.build() {
+        Ok(()) => true,
         Err((what, error)) if isolation == Isolation::Unprivileged => {
             reporter.off(&format!(
                 "it sees the files of the node: {what} ({})",
                 error.desc()
             ));
+            false
         }
         Err((what, error)) => return Err(Failure::setup(what, error.desc())),
-    }
+    };
     umask(Mode::from_bits_truncate(0o022));
-    tree.cover(hidden)
+    tree.cover(is_built)
 }
 
 type Step = Result<(), (&'static str, Errno)>;
@@ -129,6 +143,8 @@ struct Tree<'a> {
     directory: &'a Directory,
     isolation: Isolation,
     reporter: &'a Reporter,
+    hidden: Hidden,
+    mounts: Mounts,
 }
 
 impl Tree<'_> {
@@ -143,15 +159,16 @@ impl Tree<'_> {
             make_directory(&scratch.join(name), 0o755)
                 .map_err(|error| ("its scratch directory cannot be made", error))?;
         }
-        let others = others(self.directory.path());
+        make_directory(&scratch.join("home"), 0o700)
+            .map_err(|error| ("its home directory cannot be made", error))?;
         // Everything from here on is relative, so that no path is too long or misread.
         chdir(&scratch).map_err(|error| ("its scratch directory cannot be entered", error))?;
-        let is_layered = self.layer();
-        if !is_layered {
-            self.bind_root()
-                .map_err(|error| ("the root of the node cannot be shown", error))?;
+        if self.layer() {
+            let others = self.mounts.others(&self.hidden);
+            others.iter().for_each(|path| self.show(path));
         } else {
-            others.iter().for_each(|path| show(path));
+            self.show_tree("/", "root")
+                .map_err(|error| ("the root of the node cannot be shown", error))?;
         }
         self.system()
             .map_err(|error| ("its /proc, /sys, /dev, /run or /tmp cannot be made", error))?;
@@ -174,26 +191,13 @@ impl Tree<'_> {
         };
         let over = |lower: &str| {
             let options = format!("lowerdir={lower},upperdir=upper,workdir=work{more}");
-            mount(
-                Some("overlay"),
-                "root",
-                Some("overlay"),
-                flags,
-                Some(options.as_str()),
-            )
+            mount_overlay("root", flags, &options)
         };
         let Err(first) = over("/") else { return true };
         // Some kernels refuse a layer that lies within what it covers, but not one on a view.
         let view = format!("lowerdir=/:empty{more}");
         let read_only = flags | MsFlags::MS_RDONLY;
-        let viewed = mount(
-            Some("overlay"),
-            "empty",
-            Some("overlay"),
-            read_only,
-            Some(view.as_str()),
-        )
-        .and_then(|()| over("empty"));
+        let viewed = mount_overlay("empty", read_only, &view).and_then(|()| over("empty"));
         if viewed.is_ok() {
             return true;
         }
@@ -205,10 +209,33 @@ impl Tree<'_> {
         false
     }
 
-    /// The root of the node as it is, read-only, with all that is mounted on it.
-    fn bind_root(&self) -> nix::Result<()> {
-        bind("/", "root")?;
-        set("root", MOUNT_READ_ONLY | MOUNT_NO_SET_UID)
+    /// Shows another file system of the node. One that cannot be shown stays an empty directory,
+    /// which protects as well.
+    fn show(&self, path: &Path) {
+        let (Some(from), Ok(below)) = (path.to_str(), path.strip_prefix("/")) else {
+            return;
+        };
+        let to = format!("root/{}", below.display());
+        if self.show_tree(from, &to).is_err() {
+            let _gone = umount2(to.as_str(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    /// Shows a tree of the node, read-only, with what is mounted in it and is to be seen.
+    fn show_tree(&self, from: &str, to: &str) -> nix::Result<()> {
+        bind(from, to)?;
+        set(to, SHOWN)?;
+        for point in self.mounts.foreign(Path::new(from)) {
+            let path = format!("root{}", point.display());
+            // One may lie upon another.
+            while umount2(path.as_str(), MntFlags::MNT_DETACH).is_ok() {}
+            // What it has inherited, somebody without privileges may only cover, and a file not
+            // even that; but permissions hold for it.
+            if self.isolation == Isolation::Unprivileged {
+                let _is_file = conceal(&path);
+            }
+        }
+        Ok(())
     }
 
     fn system(&self) -> nix::Result<()> {
@@ -246,7 +273,19 @@ impl Tree<'_> {
             Some("mode=755,size=10%"),
         )?;
         empty("tmp")?;
-        bind("tmp", "root/tmp")
+        bind("tmp", "root/tmp")?;
+        set("root/tmp", MOUNT_NO_SET_UID | MOUNT_NO_DEVICES)?;
+        self.home()
+    }
+
+    /// Puts a home of the object's own in the place of the superuser's.
+    fn home(&self) -> nix::Result<()> {
+        let Some(home) = &self.hidden.home else {
+            return Ok(());
+        };
+        let path = format!("root{}", home.display());
+        bind("home", &path)?;
+        set(&path, MOUNT_NO_SET_UID | MOUNT_NO_DEVICES)
     }
 
     fn devices(&self) -> nix::Result<()> {
@@ -317,27 +356,61 @@ impl Tree<'_> {
     }
 
     /// Covers the node's secrets, inside the new root so that its links mean what they say there.
-    fn cover(&self, hidden: &[String]) -> Result<(), Failure> {
-        let own = self.directory.path().to_string_lossy();
-        let is_covered = hidden
-            .iter()
-            .any(|path| Path::new(own.as_ref()).starts_with(path));
-        let own = (!is_covered).then_some(own.as_ref());
-        for path in hidden.iter().map(String::as_str).chain(own) {
-            match conceal(path).or_else(ignore(Errno::ENOENT)) {
-                Ok(()) => {}
-                Err(error) if self.isolation == Isolation::Unprivileged => {
-                    let why = error.desc();
-                    self.reporter
-                        .off(&format!("it sees the directory {path} of the node ({why})"));
-                }
-                Err(error) => {
-                    let what = format!("the directory {path} cannot be hidden from it");
-                    return Err(Failure::setup(&what, error.desc()));
-                }
+    /// One that is on the node but not there, where it could be covered, is somewhere else, unless
+    /// it lies in what the object is not shown.
+    fn cover(&self, is_built: bool) -> Result<(), Failure> {
+        let is_replaced = |path: &Path| is_built && is_replaced(path);
+        let home = self.hidden.home.iter().filter(|_| !is_built);
+        let directories = self.hidden.directories.iter().chain(home);
+        let mut nothing: Option<&str> = None;
+        for path in directories.filter(|path| !is_replaced(path)) {
+            let Some(text) = path.to_str() else {
+                self.covered(path, Err(Errno::EILSEQ))?;
+                continue;
+            };
+            // One empty file system is enough.
+            let outcome = nothing.map_or_else(|| conceal(text), |nothing| bind(nothing, text));
+            if outcome.is_ok() {
+                nothing = Some(text);
             }
+            self.covered(path, outcome)?;
+        }
+        for path in self.hidden.files.iter().filter(|path| !is_replaced(path)) {
+            let text = path.to_str().ok_or(Errno::EILSEQ);
+            self.covered(path, text.and_then(|text| bind("/dev/null", text)))?;
         }
         Ok(())
+    }
+
+    fn covered(&self, path: &Path, outcome: nix::Result<()>) -> Result<(), Failure> {
+        let is_unseen = outcome == Err(Errno::ENOENT) && self.mounts.is_foreign(path);
+        let path = path.display();
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(_) if is_unseen => Ok(()),
+            Err(error) if self.isolation == Isolation::Unprivileged => {
+                let why = error.desc();
+                self.reporter
+                    .off(&format!("it sees {path} of the node ({why})"));
+                Ok(())
+            }
+            Err(error) => {
+                let what = format!("{path} cannot be hidden from it");
+                Err(Failure::setup(&what, error.desc()))
+            }
+        }
+    }
+}
+
+/// Mounts an overlay that follows no redirections: those of an object that was allowed to make
+/// them would bring what is hidden back under another name.
+fn mount_overlay(target: &str, flags: MsFlags, options: &str) -> nix::Result<()> {
+    let kind = Some("overlay");
+    let strict = format!("{options},redirect_dir=nofollow,metacopy=off");
+    match mount(kind, target, kind, flags, Some(strict.as_str())) {
+        // A kernel that does not know the words does not do it either.
+        Err(Errno::EINVAL) => mount(kind, target, kind, flags, Some(options)),
+        other => other,
     }
 }
 
@@ -367,39 +440,64 @@ fn conceal(path: &str) -> nix::Result<()> {
     )
 }
 
-/// Shows another file system of the node, read-only. One that cannot be shown stays an empty
-/// directory, which protects as well.
-fn show(path: &Path) {
-    let (Some(from), Ok(below)) = (path.to_str(), path.strip_prefix("/")) else {
-        return;
-    };
-    let to = format!("root/{}", below.display());
-    if bind(from, &to).is_ok() && set(&to, MOUNT_READ_ONLY | MOUNT_NO_SET_UID).is_err() {
-        let _gone = umount2(to.as_str(), MntFlags::MNT_DETACH);
-    }
-}
+/// What is mounted on the node: where, and whether it holds files of the node.
+#[derive(Debug)]
+struct Mounts(Vec<(PathBuf, bool)>);
 
-/// The file systems of the node that lie below its root and are to be seen, outermost first and
-/// none that lies below another one of them.
-fn others(own: &Path) -> Vec<PathBuf> {
-    let mounts = read_text(Path::new("/proc/self/mountinfo")).unwrap_or_default();
-    let mut found: Vec<PathBuf> = Vec::new();
-    let points: BTreeSet<PathBuf> = mounts.lines().filter_map(mount_point).collect();
-    for point in points {
-        let is_below = found.iter().any(|other| point.starts_with(other));
-        if !is_below && !point.starts_with(own) {
-            found.push(point);
+impl Mounts {
+    fn read() -> Self {
+        let text = read_text(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Self {
+        let found = text.lines().filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let kind = after.split(' ').next()?;
+            let point = PathBuf::from(unescape(before.split(' ').nth(4)?));
+            Some((point, !PSEUDO.contains(&kind)))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort();
+        Self(found)
+    }
+
+    /// The file systems of the node that lie below its root and are to be seen, outermost first
+    /// and none that lies below another one of them.
+    fn others(&self, hidden: &Hidden) -> Vec<&Path> {
+        let mut found: Vec<&Path> = Vec::new();
+        for (point, has_files) in &self.0 {
+            let is_below = found.iter().any(|other| point.starts_with(other));
+            let is_hidden = is_root(point) || is_replaced(point) || hidden.covers(point);
+            if *has_files && !is_below && !is_hidden {
+                found.push(point);
+            }
         }
+        found
     }
-    found
+
+    /// What is mounted within a tree of the node and holds no files of the node.
+    fn foreign<'a>(&'a self, tree: &'a Path) -> impl Iterator<Item = &'a Path> {
+        self.0
+            .iter()
+            .filter(|(_, has_files)| !has_files)
+            .map(|(point, _)| point.as_path())
+            .filter(move |point| point.starts_with(tree) && *point != tree && !is_replaced(point))
+    }
+
+    /// Whether a place of the node is on something that is not shown.
+    fn is_foreign(&self, path: &Path) -> bool {
+        let mut foreign = self.0.iter().filter(|(_, has_files)| !has_files);
+        foreign.any(|(point, _)| !is_root(point) && path.starts_with(point))
+    }
 }
 
-fn mount_point(line: &str) -> Option<PathBuf> {
-    let (before, after) = line.split_once(" - ")?;
-    let kind = after.split(' ').next()?;
-    let point = PathBuf::from(unescape(before.split(' ').nth(4)?));
-    let is_replaced = REPLACED.iter().any(|path| point.starts_with(path));
-    (point != Path::new("/") && !is_replaced && !PSEUDO.contains(&kind)).then_some(point)
+fn is_root(point: &Path) -> bool {
+    point == Path::new("/")
+}
+
+fn is_replaced(point: &Path) -> bool {
+    REPLACED.iter().any(|path| point.starts_with(path))
 }
 
 /// Undoes the octal escapes of `/proc/self/mountinfo`.
@@ -424,15 +522,7 @@ fn make_directory(path: &Path, mode: u32) -> nix::Result<()> {
 
 /// Empties a directory and makes it one for temporary files.
 fn empty(path: &str) -> nix::Result<()> {
-    for entry in fs::read_dir(path).map_err(errno)? {
-        let entry = entry.map_err(errno)?;
-        let removed = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        };
-        removed.map_err(errno)?;
-    }
+    tree::empty(Path::new(path)).map_err(errno)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).map_err(errno)
 }
 
@@ -452,25 +542,39 @@ fn errno(error: io::Error) -> Errno {
 mod tests {
     use super::*;
 
-    fn check(line: &str, expect: Option<&str>) {
-        assert_eq!(
-            mount_point(line).as_deref(),
-            expect.map(Path::new),
-            "{line}"
-        );
-    }
+    const MOUNTS: &str = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 8:2 / /srv rw - ext4 /dev/sda2 rw
+3 1 0:5 / /proc rw - proc proc rw
+4 1 0:6 / /run/user/0 rw - ext4 /dev/sda3 rw
+5 1 0:7 / /opt/a\\040b rw - xfs /dev/sda4 rw
+6 1 0:8 / /var/lib/x rw - nsfs nsfs rw
+7 2 0:9 / /srv/pod/root rw - overlay overlay rw
+8 2 0:9 / /srv/pod/token rw - tmpfs tmpfs rw
+9 2 8:5 / /srv/data rw - ext4 /dev/sda5 rw
+10 1 8:6 / /secret/disk rw - ext4 /dev/sda6 rw
+11 1
+";
 
     #[test]
     fn only_real_file_systems_of_the_node_are_shown() {
-        check("1 0 8:1 / / rw - ext4 /dev/sda1 rw", None);
-        check("2 1 8:2 / /home rw - ext4 /dev/sda2 rw", Some("/home"));
-        check("3 1 0:5 / /proc rw - proc proc rw", None);
-        check("4 1 0:6 / /run/user/0 rw - tmpfs tmpfs rw", None);
-        check(
-            "5 1 0:7 / /opt/a\\040b rw - tmpfs tmpfs rw",
-            Some("/opt/a b"),
+        let mounts = Mounts::parse(MOUNTS);
+        let hidden = Hidden {
+            directories: vec![PathBuf::from("/secret")],
+            ..Hidden::default()
+        };
+        assert_eq!(
+            mounts.others(&hidden),
+            [Path::new("/opt/a b"), Path::new("/srv")]
         );
-        check("6 1 0:8 / /var/lib/x rw - nsfs nsfs rw", None);
-        check("7 1", None);
+        let foreign: Vec<_> = mounts.foreign(Path::new("/srv")).collect();
+        assert_eq!(
+            foreign,
+            [Path::new("/srv/pod/root"), Path::new("/srv/pod/token")]
+        );
+        assert!(mounts.is_foreign(Path::new("/srv/pod/token/key")));
+        assert!(!mounts.is_foreign(Path::new("/srv/data")));
+        let foreign = mounts.foreign(Path::new("/")).count();
+        assert_eq!(foreign, 3, "what is replaced need not be detached");
     }
 }

@@ -1,9 +1,12 @@
 //! What callers ask of a shim and how they are served.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use wire::call::ProblemCode;
 use wire::driver::{ShimReport, ShimRequest};
 use wire::fact::ExitReason;
@@ -19,8 +22,8 @@ use crate::sandbox::Message;
 
 impl Shim {
     pub(super) fn accept(&mut self) {
-        while let Ok((socket, _address)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX {
+        while let Some(Ok((socket, _address))) = self.listener.as_ref().map(UnixListener::accept) {
+            if self.connections.len() >= CONNECTIONS_MAX && !self.evict() {
                 continue;
             }
             if socket.set_nonblocking(true).is_ok() {
@@ -29,6 +32,29 @@ impl Shim {
                     .insert(self.connections_made, Connection::new(socket));
             }
         }
+    }
+
+    /// Lets in who is at the door and refuses whoever comes later, who then looks into the files:
+    /// somebody who was connected when the shim ended would hear nothing at all.
+    pub(super) fn close_door(&mut self) {
+        if let Some(listener) = &self.listener {
+            // If it fails, they come in or are refused a moment later.
+            let _refusing = shutdown(listener.as_raw_fd(), Shutdown::Read);
+            self.accept();
+            self.listener = None;
+        }
+    }
+
+    /// Forgets a follower who says nothing more and was shown nothing for the longest time: it may
+    /// have gone without a word, which only something to show would tell. False when there is none.
+    fn evict(&mut self) -> bool {
+        let silent = self.connections.iter().filter_map(|(id, c)| match &c.role {
+            Role::Follow(follow) if c.has_ended => Some((follow.shown_at, *id)),
+            Role::Follow(_) | Role::New | Role::Control { .. } => None,
+            Role::Session | Role::Closing => None,
+        });
+        let longest = silent.min().map(|(_, id)| id);
+        longest.is_some_and(|id| self.connections.remove(&id).is_some())
     }
 
     /// Reads from a caller and does what it says.
@@ -91,7 +117,7 @@ impl Shim {
             Kind::Resize => self.resize(id, connection, &frame.payload),
             Kind::Signal => {
                 let signal = frame.payload.first().copied().map_or(0, i32::from);
-                match self.sessions.get(&id) {
+                match self.sessions.get_mut(&id) {
                     Some(session) => session.signal(signal),
                     None if matches!(connection.role, Role::Follow(_)) => self.signal(signal),
                     None => {}
@@ -266,7 +292,7 @@ impl Shim {
         if self
             .connections
             .get(&id)
-            .is_some_and(|connection| connection.is_stalled)
+            .is_some_and(|connection| connection.is_stalled && !connection.is_gone)
         {
             // First makes the room that the caller's frames wait for.
             self.sessions
@@ -313,7 +339,7 @@ impl Shim {
                 follow.reader.next_record()
             };
             match next {
-                Ok(_) | Err(_) if follow.goes_on && follow.reader.gaps() > 0 => {
+                Ok(_) | Err(_) if follow.reader.gaps() > 0 => {
                     let detail = "the log was cut off before you had read it";
                     return connection.refuse(ProblemCode::Busy, detail);
                 }
@@ -444,7 +470,7 @@ impl Shim {
     /// is deleted from the log. With two callers nobody waits: neither may delay the other.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let mut followers = self.connections.values().filter_map(|c| match &c.role {
-            Role::Follow(follow) if follow.goes_on => Some(follow),
+            Role::Follow(follow) if follow.goes_on && !c.is_gone => Some(follow),
             Role::Follow(_) | Role::New | Role::Control { .. } => None,
             Role::Session | Role::Closing => None,
         });
@@ -480,10 +506,8 @@ fn show(connection: &mut Connection, is_attached: bool, record: &Record) {
 }
 
 /// Whether a socket of ours can be used; a listener that was handed over must be one.
-pub(super) fn listener_of(
-    descriptor: std::os::fd::OwnedFd,
-) -> io::Result<std::os::unix::net::UnixListener> {
-    let listener = std::os::unix::net::UnixListener::from(descriptor);
+pub(super) fn listener_of(descriptor: std::os::fd::OwnedFd) -> io::Result<UnixListener> {
+    let listener = UnixListener::from(descriptor);
     listener.set_nonblocking(true)?;
     listener.local_addr()?;
     Ok(listener)

@@ -160,7 +160,7 @@ impl Connection {
     /// Whether nothing is left to be done for it.
     pub(super) fn is_over(&self) -> bool {
         let is_done = matches!(self.role, Role::Closing) && self.outbox.is_empty();
-        is_done || (self.is_gone && !self.is_stalled)
+        is_done || self.is_gone
     }
 }
 

@@ -1,15 +1,18 @@
 //! One more process inside an object, for one caller: a further program, or a copy of files.
 //!
 //! It is a child of the shim, so the shim knows how it ends. A caller that goes away hangs up:
-//! a program's process group gets SIGHUP and, a little later, SIGKILL; a copy is killed at once.
+//! a program's process group gets SIGHUP and, as soon as the program has ended or a little later,
+//! SIGKILL; a copy is killed at once.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, pipe2};
 use wire::driver::Launch;
@@ -21,7 +24,7 @@ use crate::cgroup::Group;
 use crate::clock;
 use crate::limits::{HANGUP_GRACE, INPUT_BYTES_MAX};
 use crate::sandbox::program::{self, Streams};
-use crate::sandbox::{self, Failure, Isolation, Reporter, Setup, files, filter};
+use crate::sandbox::{self, Failure, Isolation, Reporter, Setup, files, filter, init};
 use crate::sys;
 
 /// Bytes on their way to a program.
@@ -210,6 +213,9 @@ pub(super) struct Session {
     pub(super) status: Option<ExitReason>,
     /// When it is killed, because its caller has gone.
     pub(super) kill_at: Option<Instant>,
+    /// Where there is no pid namespace, `pid` is a process that keeps the program: it says here
+    /// how the program ended, and kills all that came of it when this is closed.
+    keeper: Option<UnixStream>,
 }
 
 impl Session {
@@ -220,6 +226,11 @@ impl Session {
             Work::Read(_) => pipes(false, [true, false])?,
             Work::Write(_) => pipes(true, [false, false])?,
         };
+        let (keeper, inner) = if inside.isolation == Isolation::None {
+            UnixStream::pair().map(|(outer, inner)| (Some(outer), Some(inner)))?
+        } else {
+            (None, None)
+        };
         match sys::fork()? {
             ForkResult::Parent { child } => Ok(Self {
                 pid: child,
@@ -229,16 +240,19 @@ impl Session {
                 failure: None,
                 status: None,
                 kill_at: None,
+                keeper,
             }),
-            ForkResult::Child => run(&work, inside, streams, &reporter),
+            ForkResult::Child => run(&work, inside, streams, &reporter, inner),
         }
     }
 
-    pub(super) fn signal(&self, signal: i32) {
-        let signal = Signal::try_from(signal);
-        if let (Ok(signal), None) = (signal, &self.status) {
+    pub(super) fn signal(&mut self, signal: i32) {
+        if signal == Signal::SIGKILL as i32 && self.keeper.take().is_some() {
+            return;
+        }
+        if self.status.is_none() {
             // Not reaped yet, so the number is still its own.
-            let _gone = kill(self.pid, signal);
+            let _gone = sys::kill(self.pid, signal);
         }
     }
 
@@ -252,7 +266,10 @@ impl Session {
         self.signal_group(signal);
     }
 
-    pub(super) fn signal_group(&self, signal: Signal) {
+    pub(super) fn signal_group(&mut self, signal: Signal) {
+        if signal == Signal::SIGKILL && self.keeper.take().is_some() {
+            return;
+        }
         if self.status.is_none() {
             // The group exists once the process has its own session; before, the process alone.
             let group = kill(Pid::from_raw(-self.pid.as_raw()), signal);
@@ -260,26 +277,49 @@ impl Session {
         }
     }
 
+    /// Its process is about to be reaped: the last moment at which its group can be killed
+    /// safely, because the number may be used again afterwards.
+    pub(super) fn bury(&mut self) {
+        if self.kill_at.is_some() {
+            self.signal_group(Signal::SIGKILL);
+        }
+    }
+
+    /// Its process has been reaped.
+    pub(super) fn conclude(&mut self, ended: ExitReason) {
+        let mut said = [0; 2];
+        let keeper = self.keeper.take();
+        let has_said = keeper.is_some_and(|mut keeper| keeper.read_exact(&mut said).is_ok());
+        self.status = Some(match (has_said, said) {
+            (false, _) => ended,
+            (true, [code, 0]) => ExitReason::Code(code),
+            (true, [_, signal]) => ExitReason::Signal(signal),
+        });
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         self.ends.outputs.iter().all(Option::is_none)
     }
 }
 
-fn run(work: &Work, inside: Inside<'_>, streams: Streams, reporter: &Reporter) -> ! {
+fn run(
+    work: &Work,
+    inside: Inside<'_>,
+    streams: Streams,
+    reporter: &Reporter,
+    keeper: Option<UnixStream>,
+) -> ! {
     let mut keep = streams.descriptors();
-    keep.extend([reporter.descriptor(), inside.init.as_raw_fd()]);
-    sys::close_all_except(&mut keep);
-    let entered = inside
-        .group
-        .enter()
-        .map_err(|error| Failure::setup("cannot enter the object's control groups", error))
-        .and_then(|()| {
-            sandbox::enter(inside.isolation, inside.init)
-                .map_err(|error| Failure::setup("cannot enter the object", error.desc()))
-        });
-    if let Err(failure) = entered {
+    keep.push(reporter.descriptor());
+    let mut kept = keep.clone();
+    kept.push(inside.init.as_raw_fd());
+    kept.extend(keeper.iter().map(AsRawFd::as_raw_fd));
+    sys::close_all_except(&mut kept);
+    if let Err(failure) = enter(inside, keeper) {
         reporter.fail(&failure);
     }
+    // Among them the way into init, which belongs to the shim.
+    sys::close_all_except(&mut keep);
     match work {
         Work::Program(program) => match filter::build(inside.isolation) {
             Ok(filter) => program::run(inside.launch, program, streams, reporter, &filter),
@@ -288,25 +328,55 @@ fn run(work: &Work, inside: Inside<'_>, streams: Streams, reporter: &Reporter) -
                 error,
             )),
         },
-        Work::Read(path) => copied(path, reporter, streams.stdout, files::read),
-        Work::Write(path) => copied(path, reporter, streams.stdin, files::write),
+        Work::Read(path) => copied(path, inside, None, reporter, |path| {
+            files::read(path, File::from(taken(streams.stdout)?))
+        }),
+        Work::Write(path) => {
+            // What it makes belongs to whom the program is.
+            let user = inside.launch.program.user.as_deref();
+            copied(path, inside, user, reporter, |path| {
+                files::write(path, File::from(taken(streams.stdin)?))
+            })
+        }
     }
+}
+
+/// Goes into the object.
+fn enter(inside: Inside<'_>, keeper: Option<UnixStream>) -> Result<(), Failure> {
+    let failed = |error| Failure::setup("cannot become a process of the object", error);
+    if let Some(control) = keeper {
+        init::keep(control).map_err(failed)?;
+    }
+    // From the moment it is inside until it executes a program, which sets this anew: the object
+    // must not look into a process that still has the shim's memory, descriptors and powers.
+    prctl::set_dumpable(false).map_err(failed)?;
+    let groups = inside.group.enter();
+    groups.map_err(|error| Failure::setup("cannot enter the object's control groups", error))?;
+    sandbox::enter(inside.isolation, inside.init)
+        .map_err(|error| Failure::setup("cannot enter the object", error.desc()))
+}
+
+fn taken(stream: Option<OwnedFd>) -> io::Result<OwnedFd> {
+    stream.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
 }
 
 fn copied(
     path: &str,
+    inside: Inside<'_>,
+    user: Option<&str>,
     reporter: &Reporter,
-    stream: Option<OwnedFd>,
-    copy: fn(&Path, File) -> io::Result<()>,
+    copy: impl FnOnce(&Path) -> io::Result<()>,
 ) -> ! {
     let path = Path::new(path);
-    let outcome = program::confine_copy().and_then(|()| {
-        let stream = stream.ok_or(io::ErrorKind::BrokenPipe)?;
-        if !path.is_absolute() {
-            return Err(io::Error::other("the path must begin with /"));
-        }
-        copy(path, File::from(stream))
-    });
+    // What the shim left at 0 to 2 belongs to the node's root.
+    let outcome = program::connect(Streams::default())
+        .and_then(|()| program::confine_copy(user, inside.isolation))
+        .and_then(|()| {
+            if !path.is_absolute() {
+                return Err(io::Error::other("the path must begin with /"));
+            }
+            copy(path)
+        });
     match outcome {
         Ok(()) => sys::exit_now(0),
         Err(error) => {

@@ -225,6 +225,18 @@ impl Object {
     }
 }
 
+/// Mounts of the machine for one case.
+#[derive(Debug)]
+pub(crate) struct Mounted(pub(crate) Vec<PathBuf>);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for point in self.0.iter().rev() {
+            nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
+    }
+}
+
 pub(crate) fn program(arguments: &[&str]) -> Program {
     let arguments = arguments.iter().map(ToString::to_string).collect();
     Program {
@@ -244,7 +256,12 @@ impl Caller {
         let mut bytes = vec![kind as u8];
         bytes.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
         bytes.extend(payload);
-        self.stream.write_all(&bytes).unwrap();
+        match self.stream.write_all(&bytes) {
+            Ok(()) => {}
+            // The shim has refused and closed already; its last frame, which says why, is there.
+            Err(error) if is_closed(&error) => {}
+            Err(error) => panic!("a frame cannot be sent: {error}"),
+        }
     }
 
     pub(crate) fn request(&mut self, request: &ShimRequest) {
@@ -335,8 +352,8 @@ impl Caller {
 }
 
 fn is_closed(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), ConnectionReset | UnexpectedEof)
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline of the suite itself")]

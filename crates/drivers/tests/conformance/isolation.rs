@@ -12,7 +12,7 @@ use wire::driver::ShimRequest;
 use wire::fact::ExitReason;
 use wire::stream::What;
 
-use crate::bed::{Driver, Object, eventually, is_alive, launch};
+use crate::bed::{Driver, Mounted, Object, eventually, is_alive, launch};
 use crate::{Case, say};
 
 pub(crate) const CASES: &[Case] = &[
@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     ("it_sees_only_its_own_processes", processes),
     ("it_cannot_change_the_root_of_the_node", root),
     ("it_cannot_see_hidden_directories", hidden),
+    ("it_cannot_see_secrets_and_homes_of_the_node", secrets),
+    ("what_is_hidden_cannot_be_run_and_says_so", hidden_programs),
+    ("it_cannot_rename_its_way_around_what_is_hidden", renamed),
+    ("it_cannot_open_devices_of_other_file_systems", devices),
     ("its_temporary_files_are_its_own", temporary),
     ("dangerous_calls_are_refused", calls),
     ("its_privileges_are_few", privileges),
@@ -97,6 +101,127 @@ fn hidden(driver: &Driver) {
     assert!(!secrets.path().join("mine").exists());
 }
 
+// Objects of the superuser read the password hashes and the keys of the node.
+fn secrets(driver: &Driver) {
+    assert!(std::fs::metadata("/etc/shadow").unwrap().len() > 0);
+    assert!(std::fs::read_dir("/root").unwrap().count() > 0);
+    let script = "cat /etc/shadow /etc/gshadow; ls -A /root /home /var/lib/private; \
+                  echo x > /root/mine && cat $HOME/mine; stat -c %a /root; \
+                  mv /root /other; echo x > /home/mine";
+    let output = run(driver, script);
+    let expect = "/home:\n\n/root:\n\n/var/lib/private:\nx\n700\n";
+    assert!(output.starts_with(expect), "{output}");
+    assert!(
+        output.contains("busy") && output.contains("Read-only"),
+        "{output}"
+    );
+    assert!(!Path::new("/root/mine").exists());
+}
+
+fn hidden_programs(driver: &Driver) {
+    let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
+    let link = scratch.path().join("link");
+    std::os::unix::fs::symlink("/root/bin/program", &link).unwrap();
+    let check = |arguments: &[&str], directory: Option<&str>, code: u8| {
+        let mut launch = launch(arguments);
+        launch.program.directory = directory.map(ToString::to_string);
+        match driver.start(launch).reason() {
+            ExitReason::NotStarted {
+                code: found,
+                message,
+            } => {
+                assert_eq!(found, code, "{message}");
+                assert!(message.contains("is hidden in objects"), "{message}");
+            }
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    };
+    check(&["/root/bin/program"], None, 127);
+    check(&["/home/someone/program"], None, 127);
+    check(&[link.to_str().unwrap()], None, 127);
+    check(&["true"], Some("/root/work"), 125);
+    check(&["true"], Some("/root"), 125);
+    check(&["true"], Some("/home"), 125);
+    let mut launch = launch(&["sh", "-c", "exit 3"]);
+    let path = "/root/bin:/home/someone/bin:/usr/bin:/bin".to_string();
+    launch.program.environment.insert("PATH".to_string(), path);
+    assert_eq!(driver.start(launch).reason(), ExitReason::Code(3));
+}
+
+/// Lets overlays redirect by default, as some distributions do, and puts that back.
+struct Redirecting(String);
+
+const REDIRECTING: &str = "/sys/module/overlay/parameters/redirect_dir";
+
+impl Drop for Redirecting {
+    fn drop(&mut self) {
+        std::fs::write(REDIRECTING, &self.0).unwrap();
+    }
+}
+
+// Where overlays redirect, an object renamed what lies above the node's keys, and found them
+// under the new name when it was started again.
+fn renamed(driver: &Driver) {
+    let _before = Redirecting(std::fs::read_to_string(REDIRECTING).unwrap());
+    std::fs::write(REDIRECTING, "Y").unwrap();
+    let node = tempfile::tempdir_in("/var").unwrap();
+    let state = node.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let path = node.path().to_str().unwrap();
+    let rename = format!("/usr/bin/python3 -c 'import os; os.rename(\"{path}\", \"/other\")'");
+    let output = run(driver, &rename);
+    assert!(output.contains("cross-device"), "{output}");
+    let mut object = driver.shell(&format!("rm -r {path}"));
+    assert_eq!(object.reason(), ExitReason::Code(0));
+    object.launch.hidden_directories = vec![state.to_str().unwrap().to_string()];
+    driver.restart(&mut object);
+    match object.reason() {
+        ExitReason::NotStarted { code: 125, message } => {
+            assert!(message.contains("cannot be hidden"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn devices(driver: &Driver) {
+    use nix::mount::{MsFlags, mount};
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let node = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (from, to) = (node.path().join("from"), node.path().join("to"));
+    std::fs::create_dir_all(from.join("pod")).unwrap();
+    std::fs::create_dir(&to).unwrap();
+    let all = Mode::from_bits_truncate(0o666);
+    mknod(&from.join("zero"), SFlag::S_IFCHR, all, makedev(1, 5)).unwrap();
+    std::fs::write(from.join("plain"), "plain\n").unwrap();
+    let none = None::<&str>;
+    let mut mounted = Mounted(Vec::new());
+    mount(Some(&from), &to, none, MsFlags::MS_BIND, none).unwrap();
+    mounted.0.push(to.clone());
+    let pod = to.join("pod");
+    mount(Some("tmpfs"), &pod, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    mounted.0.push(pod.clone());
+    std::fs::write(pod.join("key"), "secret").unwrap();
+    let script = format!(
+        "cd {}; cat plain; cat pod/key; head -c 1 zero | wc -c",
+        to.display()
+    );
+    let output = run(driver, &script);
+    assert!(output.starts_with("plain\n"), "{output}");
+    assert!(
+        output.contains("No such file") && !output.contains("secret"),
+        "{output}"
+    );
+    assert!(
+        output.contains("denied") && output.ends_with("\n0\n"),
+        "{output}"
+    );
+    let output = run(
+        driver,
+        "grep ' / /tmp ' /proc/self/mountinfo; grep /tmp /proc/self/mounts",
+    );
+    assert!(output.contains("nodev"), "{output}");
+}
+
 fn temporary(driver: &Driver) {
     let output = run(
         driver,
@@ -172,8 +297,8 @@ fn privileges(driver: &Driver) {
         "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; mknod /tmp/disk b 8 0; mount -t tmpfs x /mnt; cat < /dev/tty",
     );
     for line in [
-        "CapEff:\t00000000a00405fb",
-        "CapBnd:\t00000000a00405fb",
+        "CapEff:\t00000000800405fb",
+        "CapBnd:\t00000000800405fb",
         "CapInh:\t0000000000000000",
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
@@ -190,7 +315,7 @@ fn user(driver: &Driver) {
     let mut launch = launch(&[
         "/bin/sh",
         "-c",
-        "id -u; id -g; echo $HOME; grep CapEff /proc/self/status; cat /etc/shadow; sleep 0.2",
+        "id -u; id -g; echo $HOME; grep CapEff /proc/self/status; ls /root; sleep 0.2",
     ]);
     launch.program.user = Some("nobody".to_string());
     launch.program.directory = Some("/usr".to_string());
@@ -373,11 +498,40 @@ fn plain_child(driver: &Driver) {
         end(&object);
         eventually("everything dies", || !pids.iter().any(|pid| is_alive(*pid)));
     }
+    plain_sessions(driver);
     let object = driver.shell("setsid sleep 600 & echo pid $!; exit 4");
     assert_eq!(object.reason(), ExitReason::Code(4));
     eventually("the shim ends", || {
         exec::connect(&object.directory).is_err()
     });
+}
+
+/// A further program outlived a killed shim, because it was nobody's descendant any more.
+fn plain_sessions(driver: &Driver) {
+    let script = "echo pid $$; setsid sh -c 'echo pid $$; exec sleep 600' & wait";
+    let ends: [fn(&Object, crate::bed::Caller); 3] = [
+        |object, _caller| kill(Pid::from_raw(object.shim_pid()), Signal::SIGKILL).unwrap(),
+        |_object, caller| drop(caller),
+        |_object, mut caller| {
+            caller.send(wire::stream::Kind::Signal, &[9]);
+            assert_eq!(caller.outputs().2, ExitReason::Signal(9));
+        },
+    ];
+    for end in ends {
+        let object = driver.shell("exec sleep 600");
+        object.running();
+        let mut caller = object.open(What::Exec {
+            program: crate::bed::program(&["/bin/sh", "-c", script]),
+        });
+        let mut output = caller.until("\n");
+        while output.matches('\n').count() < 2 {
+            output.push_str(&caller.until("\n"));
+        }
+        let pids = printed(&output);
+        assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)));
+        end(&object, caller);
+        eventually("everything dies", || !pids.iter().any(|pid| is_alive(*pid)));
+    }
 }
 
 /// Needs nginx, redis and `PostgreSQL` to be installed on the machine.

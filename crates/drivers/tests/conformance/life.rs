@@ -10,7 +10,7 @@ use wire::fact::ExitReason;
 use wire::stream::Kind;
 
 use crate::Case;
-use crate::bed::{Driver, eventually, is_alive, launch};
+use crate::bed::{Driver, Mounted, eventually, is_alive, launch};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_program_starts_writes_and_exits", starts),
@@ -19,11 +19,21 @@ pub(crate) const CASES: &[Case] = &[
     ("a_program_that_cannot_be_executed_is_126", not_executable),
     ("a_directory_that_does_not_exist_is_125", no_directory),
     ("a_signal_that_ends_it_is_reported", signals),
+    (
+        "a_signal_without_a_name_ends_it_like_any_other",
+        real_time_signals,
+    ),
     ("a_signal_reaches_the_program", signal_reaches),
     ("stop_asks_first", stop_asks),
     ("stop_kills_after_the_grace_period", stop_kills),
     ("the_environment_says_what_it_is", environment),
     ("the_memory_limit_holds_and_is_named", out_of_memory),
+    (
+        "who_is_stopped_after_a_lack_of_memory_was_stopped",
+        stopped_after_out_of_memory,
+    ),
+    ("one_process_is_enough_for_a_program", one_process),
+    ("a_full_disk_does_not_hide_how_it_ended", full_disk),
     ("the_process_limit_bounds_a_fork_bomb", fork_bomb),
     ("the_cpu_limit_is_set", cpu_limit),
     ("usage_is_measured", usage),
@@ -31,7 +41,15 @@ pub(crate) const CASES: &[Case] = &[
     ("a_killed_shim_leaves_nothing", shim_killed),
     ("nothing_is_left_of_an_ended_object", cleanup),
     ("an_absent_daemon_finds_what_happened", scan),
+    (
+        "whoever_gets_through_to_an_ending_shim_is_heard",
+        last_callers,
+    ),
     ("an_object_can_be_started_again", restart),
+    (
+        "a_restart_waits_for_what_is_left_of_the_run_before",
+        overlapping_restart,
+    ),
     ("nonsense_closes_only_its_own_connection", nonsense),
     ("a_very_long_path_works", long_path),
 ];
@@ -109,6 +127,20 @@ fn signals(driver: &Driver) {
     assert_eq!(object.reason(), ExitReason::Signal(10));
 }
 
+// A signal without a name ended a program for good, but nobody saw it: it was listed as running.
+fn real_time_signals(driver: &Driver) {
+    for number in [34, 64] {
+        let object = driver.shell(&format!("kill -{number} $$"));
+        assert_eq!(object.reason(), ExitReason::Signal(number));
+    }
+    let object = driver.shell("echo ready; exec sleep 600");
+    object.wait_for("ready");
+    let (_, reason) = object.exec_shell("kill -40 $$");
+    assert_eq!(reason, ExitReason::Signal(40));
+    object.caller().request(&ShimRequest::Signal { signal: 50 });
+    assert_eq!(object.reason(), ExitReason::Signal(50));
+}
+
 fn signal_reaches(driver: &Driver) {
     let object =
         driver.shell("trap 'echo got it; exit 7' USR2; echo ready; while :; do sleep 0.01; done");
@@ -180,6 +212,56 @@ fn out_of_memory(driver: &Driver) {
     assert_eq!(driver.start(launch).reason(), ExitReason::OutOfMemory);
 }
 
+// Whoever had lost a child for want of memory was said to have lacked memory when it was stopped.
+fn stopped_after_out_of_memory(driver: &Driver) {
+    let mut launch = launch(&["/bin/sh", "-c", "tail /dev/zero; echo lost; sleep 600"]);
+    launch.resources.memory_bytes = 32 << 20;
+    for request in [
+        ShimRequest::Stop { grace_ms: 0 },
+        ShimRequest::Signal { signal: 9 },
+    ] {
+        let object = driver.start(launch.clone());
+        object.wait_for("lost\n");
+        let mut watcher = object.watch();
+        watcher.request(&request);
+        assert_eq!(watcher.exit(), ExitReason::Signal(9));
+    }
+}
+
+fn one_process(driver: &Driver) {
+    let mut launch = launch(&["/bin/true"]);
+    launch.resources.processes = 1;
+    assert_eq!(driver.start(launch).reason(), ExitReason::Code(0));
+}
+
+// The exit code needed a new block, which a disk that the object had filled did not have.
+fn full_disk(driver: &Driver) {
+    use nix::mount::{MsFlags, mount};
+    let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (kind, options) = (Some("tmpfs"), Some("size=1m"));
+    mount(kind, disk.path(), kind, MsFlags::empty(), options).unwrap();
+    let _mounted = Mounted(vec![disk.path().to_path_buf()]);
+    let script = "read go; head -c 2000000 /dev/zero > /tmp/fill; test $? != 0 && exit 7";
+    let mut launch = launch(&["/bin/sh", "-c", script]);
+    launch.program.stdin = true;
+    let directory = disk.path().join("object");
+    (driver.launch)(&directory, &launch);
+    let mut caller = crate::bed::Caller {
+        stream: exec::connect(&directory).unwrap(),
+    };
+    let what = serde_json::json!({"attach": {"stdin": true, "replay": true}});
+    let open = serde_json::json!({
+        "node": launch.node, "object": launch.object, "what": what
+    });
+    caller.send(Kind::Open, open.to_string().as_bytes());
+    caller.send(Kind::Stdin, b"go\n");
+    assert_eq!(caller.outputs().2, ExitReason::Code(7));
+    let exit = exec::read_exit(&directory).unwrap();
+    exec::kill_everything(&directory);
+    exec::remove(&directory).unwrap();
+    assert_eq!(exit.map(|exit| exit.reason), Some(ExitReason::Code(7)));
+}
+
 fn fork_bomb(driver: &Driver) {
     let bomb = "import os, time\ntry:\n while True: os.fork()\nexcept OSError: time.sleep(600)";
     let mut launch = launch(&["/usr/bin/env", "python3", "-c", bomb]);
@@ -192,7 +274,7 @@ fn fork_bomb(driver: &Driver) {
     object.running();
     eventually("it reaches its limit", || object.processes().len() >= 25);
     for _ in 0..20 {
-        assert!(object.processes().len() <= 30);
+        assert!(object.processes().len() <= 31, "thirty and init");
     }
     let mut watcher = object.watch();
     watcher.request(&ShimRequest::Stop { grace_ms: 0 });
@@ -255,6 +337,9 @@ fn cleanup(driver: &Driver) {
     let object = driver.shell("echo x > /var/mine; echo y > /tmp/mine; sleep 600");
     let (pid, _) = object.running();
     let shim = object.shim_pid();
+    let groups = object.groups();
+    let parents: Vec<_> = groups.iter().filter_map(|path| path.parent()).collect();
+    assert!(!parents.is_empty());
     let mut watcher = object.watch();
     watcher.request(&ShimRequest::Stop { grace_ms: 0 });
     watcher.exit();
@@ -267,11 +352,8 @@ fn cleanup(driver: &Driver) {
     assert!(!object.directory.exists());
     assert_eq!(mounts(), before);
     exec::remove_control_groups(object.launch.node);
-    let left = std::process::Command::new("find")
-        .args(["/sys/fs/cgroup", "-name", "welkin-c0c0c0c0c0"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    let left: Vec<_> = parents.iter().filter(|path| path.exists()).collect();
+    assert_eq!(left, Vec::<&&std::path::Path>::new());
 }
 
 fn scan(driver: &Driver) {
@@ -294,6 +376,23 @@ fn scan(driver: &Driver) {
     );
 }
 
+// One in a hundred callers of a short program was connected to a shim that ended without a word.
+fn last_callers(driver: &Driver) {
+    for delay in 0..100_u64 {
+        let object = driver.shell("exit 3");
+        let mut watcher = object.watch();
+        assert_eq!(watcher.exit(), ExitReason::Code(3));
+        let start = crate::bed::now();
+        while start.elapsed().as_micros() < u128::from(delay * 10) {}
+        let Ok(stream) = exec::connect(&object.directory) else {
+            continue;
+        };
+        let mut caller = crate::bed::Caller { stream };
+        caller.request(&ShimRequest::Watch);
+        assert_eq!(caller.exit(), ExitReason::Code(3), "after {delay}0 us");
+    }
+}
+
 fn restart(driver: &Driver) {
     let mut object =
         driver.shell("echo run $WELKIN_RESTARTS; cat /var/kept 2>/dev/null; echo kept > /var/kept; ls /tmp; echo x > /tmp/x");
@@ -302,6 +401,23 @@ fn restart(driver: &Driver) {
     object.launch.restarts = 1;
     driver.restart(&mut object);
     assert_eq!(output_of(&object), "run 0\nrun 1\nkept\n");
+}
+
+// A quick restart found the earlier shim still at work on the same scratch files and groups.
+fn overlapping_restart(driver: &Driver) {
+    let mut object = driver.shell("echo ready; sleep 600");
+    let (pid, _) = object.running();
+    let shim = object.shim_pid();
+    let mut slow = object.open(wire::stream::What::Attach {
+        stdin: false,
+        replay: true,
+    });
+    slow.until("ready");
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+    driver.restart(&mut object);
+    assert!(!is_alive(shim) && !is_alive(i32::try_from(pid).unwrap()));
+    object.running();
+    assert_ne!(object.shim_pid(), shim);
 }
 
 fn nonsense(driver: &Driver) {

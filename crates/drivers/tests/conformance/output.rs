@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("an_only_caller_gets_all_of_much_output", only_caller),
     ("logs_have_a_tail_and_follow", logs),
     ("a_log_is_bounded", log_bounded),
+    ("a_caller_who_lost_some_of_the_log_is_told", log_gap),
     ("a_torn_log_is_read_and_continued", log_torn),
     ("a_terminal_has_a_size_and_echoes", terminal),
     ("a_further_program_runs_inside", exec),
@@ -27,6 +28,15 @@ pub(crate) const CASES: &[Case] = &[
     ("a_further_program_can_have_a_terminal", exec_terminal),
     ("a_further_program_that_cannot_start_says_why", exec_missing),
     ("a_caller_that_goes_hangs_up_its_program", exec_hangup),
+    (
+        "a_caller_that_goes_hangs_up_who_ignores_it_too",
+        exec_hangup_ignored,
+    ),
+    (
+        "a_caller_that_goes_while_its_input_waits_is_gone",
+        gone_while_stalled,
+    ),
+    ("silent_callers_make_room_for_others", silent),
     ("too_many_callers_are_turned_away", too_many),
 ];
 
@@ -179,11 +189,9 @@ fn log_bounded(driver: &Driver) {
     ]);
     launch.log_bytes_max = 1 << 20;
     let object = driver.start(launch);
-    eventually("all was written", || {
-        let (out, _, _) = object.open(logs_of(None, false)).outputs();
-        assert!(out.len() <= 1 << 20);
-        out.ends_with(b"over\n")
-    });
+    object.wait_for("over\n");
+    let (out, _, _) = object.open(logs_of(None, false)).outputs();
+    assert!(out.len() <= 1 << 20 && out.ends_with(b"over\n"));
     let files = std::fs::read_dir(&object.directory).unwrap();
     let bytes: u64 = files
         .map(|entry| entry.unwrap())
@@ -191,6 +199,24 @@ fn log_bounded(driver: &Driver) {
         .map(|entry| entry.metadata().unwrap().len())
         .sum();
     assert!(bytes <= 1 << 20, "{bytes}");
+}
+
+// What was deleted from the log before it was read was left out without a word.
+fn log_gap(driver: &Driver) {
+    let script = "head -c 900000 /dev/zero; echo; echo full; read go; head -c 5000000 /dev/zero; \
+                  echo over; sleep 600";
+    let mut launch = launch(&["/bin/sh", "-c", script]);
+    launch.log_bytes_max = 1 << 20;
+    launch.program.stdin = true;
+    let object = driver.start(launch);
+    object.wait_for("full");
+    let mut slow = object.open(logs_of(None, false));
+    slow.frame().unwrap();
+    let mut typist = object.open(attach(true, false));
+    typist.send(Kind::Stdin, b"go\n");
+    typist.until("over");
+    let failure = slow.failure();
+    assert!(failure.contains("busy"), "{failure}");
 }
 
 fn log_torn(driver: &Driver) {
@@ -310,6 +336,82 @@ fn exec_hangup(driver: &Driver) {
     });
     assert_eq!(object.exec_shell("cat /tmp/hup").0, "hup\n");
     assert_eq!(before.iter().filter(|pid| is_alive(**pid)).count(), without);
+}
+
+// The program ended of the hang-up, was forgotten, and what it had started went on for ever.
+fn exec_hangup_ignored(driver: &Driver) {
+    let object = driver.shell("exec sleep 600");
+    object.running();
+    let without = object.processes().len();
+    let script = "(trap '' HUP; exec sleep 600) & echo ready; wait";
+    let mut caller = object.open(What::Exec {
+        program: program(&["/bin/sh", "-c", script]),
+    });
+    caller.until("ready");
+    eventually("both run", || object.processes().len() == without + 2);
+    drop(caller);
+    eventually("both are killed", || object.processes().len() == without);
+}
+
+/// Sends more than a program takes that does not read.
+fn flood(caller: &mut crate::bed::Caller) {
+    caller.stream.set_nonblocking(true).unwrap();
+    let mut frame = vec![Kind::Stdin as u8, 0, 0, 0x80, 0];
+    frame.extend([b'x'; 0x8000]);
+    let mut sent = 0;
+    let mut refusals = 0;
+    while refusals < 100 {
+        match caller.stream.write(&frame[sent..]) {
+            Ok(length) => sent = (sent + length) % frame.len(),
+            Err(_) => {
+                refusals += 1;
+                let nothing: &mut [nix::poll::PollFd<'_>] = &mut [];
+                let _timed_out = nix::poll::poll(nothing, 2_u8);
+            }
+        }
+    }
+}
+
+// The frames of a caller that had gone waited for the program for ever, and the caller with them.
+fn gone_while_stalled(driver: &Driver) {
+    let object = with_stdin(driver, "exec sleep 600");
+    object.running();
+    let without = object.processes().len();
+    let mut wanted = program(&["sleep", "600"]);
+    wanted.stdin = true;
+    let mut caller = object.open(What::Exec { program: wanted });
+    eventually("it runs", || object.processes().len() == without + 1);
+    flood(&mut caller);
+    drop(caller);
+    eventually("it is hung up", || object.processes().len() == without);
+    let sockets = || {
+        let path = format!("/proc/{}/fd", object.shim_pid());
+        std::fs::read_dir(path).unwrap().count()
+    };
+    let before = sockets();
+    let mut typist = object.open(attach(true, true));
+    flood(&mut typist);
+    assert!(sockets() > before);
+    drop(typist);
+    eventually("it is forgotten", || sockets() <= before);
+}
+
+fn silent(driver: &Driver) {
+    let object = driver.shell("sleep 600");
+    object.running();
+    let followers: Vec<_> = (0..64)
+        .map(|_| {
+            let caller = object.open(logs_of(None, true));
+            caller.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            caller
+        })
+        .collect();
+    eventually("there is room", || {
+        let mut caller = object.caller();
+        caller.request(&ShimRequest::Watch);
+        caller.frame().is_some()
+    });
+    drop(followers);
 }
 
 fn too_many(driver: &Driver) {
