@@ -103,10 +103,9 @@ fn without_root_too_a_dead_node_is_replaced_and_welcomed_back() {
     cloud.kill(victim);
     let after = until("it runs elsewhere", PATIENCE, || {
         let objects = running(&cloud, witness, "app");
-        let elsewhere = objects
+        objects
             .into_iter()
-            .find(|it| it["node"] != before[0]["node"]);
-        elsewhere
+            .find(|it| it["node"] != before[0]["node"])
     });
     assert_ne!(after["object"], before[0]["object"]);
 

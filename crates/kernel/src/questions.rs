@@ -24,6 +24,7 @@ pub(crate) struct Questions<T> {
 #[derive(Debug)]
 struct Question<T> {
     to: NodeId,
+    asked: Instant,
     deadline: Instant,
     task: T,
 }
@@ -43,12 +44,24 @@ impl<T> Questions<T> {
     ///
     /// # Errors
     /// The task.
-    pub(crate) fn open(&mut self, to: NodeId, deadline: Instant, task: T) -> Result<u64, T> {
+    pub(crate) fn open(
+        &mut self,
+        asked: Instant,
+        to: NodeId,
+        deadline: Instant,
+        task: T,
+    ) -> Result<u64, T> {
         if self.open.len() >= QUESTIONS_MAX {
             return Err(task);
         }
         self.last = self.last.wrapping_add(1);
-        self.open.insert(self.last, Question { to, deadline, task });
+        let question = Question {
+            to,
+            asked,
+            deadline,
+            task,
+        };
+        self.open.insert(self.last, question);
         self.deadlines.insert((deadline, self.last), ());
         Ok(self.last)
     }
@@ -92,10 +105,10 @@ impl<T> Questions<T> {
         }
     }
 
-    /// No question to that node may wait longer than until then.
-    pub(crate) fn hurry(&mut self, node: NodeId, soon: Instant) {
+    /// No question to that node that was asked before may wait longer than until then.
+    pub(crate) fn hurry(&mut self, node: NodeId, before: Instant, soon: Instant) {
         for (number, question) in &mut self.open {
-            if question.to == node && question.deadline > soon {
+            if question.to == node && question.asked < before && question.deadline > soon {
                 self.deadlines.remove(&(question.deadline, *number));
                 self.deadlines.insert((soon, *number), ());
                 question.deadline = soon;

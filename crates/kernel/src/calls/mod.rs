@@ -102,6 +102,9 @@ impl Kernel {
             let problem = Problem::new(ProblemCode::Busy, "the node is answering too many calls");
             return self.reply_now(origin, Err(problem.remedy("try again in a moment")));
         }
+        if self.auth.is_removed(self.me) && needs_the_cloud(&request) {
+            return self.reply_now(origin, Err(removed_from_the_cloud()));
+        }
         if self.outbox.is_stuck() && changes_something(&request) {
             let problem = Problem::new(ProblemCode::Busy, "the node's disk takes no writes")
                 .remedy("welkin doctor says why; nothing was changed");
@@ -241,6 +244,21 @@ impl Kernel {
             .remedy("welkin nodes -o wide shows whole ids; write more of one")),
         }
     }
+}
+
+/// What a node says that was removed.
+pub(crate) fn removed_from_the_cloud() -> Problem {
+    let detail = "this node was removed from the cloud, for good, and runs nothing any more";
+    Problem::new(ProblemCode::Forbidden, detail)
+        .remedy("welkin down; then join as a new node, with an empty state directory")
+}
+
+/// Whether a node that belongs to no cloud has nothing to say.
+fn needs_the_cloud(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::CloudInfo(_) | Request::Doctor(_) | Request::NodeDown(_)
+    )
 }
 
 pub(crate) fn no_such_app(name: &str) -> Problem {

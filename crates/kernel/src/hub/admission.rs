@@ -15,6 +15,7 @@ use wire::peer::{
 };
 
 use super::{Kernel, Origin};
+use crate::calls::removed_from_the_cloud;
 use crate::limits::{TICKET_TTL_MAX, TICKET_USES_MAX};
 use crate::world::{Output, Token};
 
@@ -272,6 +273,9 @@ impl Kernel {
         for object in objects {
             // Every one of them is in the table, which is all that can go wrong.
             self.objects.stop(object, None, true).ok();
+        }
+        for waiter in core::mem::take(&mut self.waiters) {
+            self.reply_now(waiter.origin, Err(removed_from_the_cloud()));
         }
     }
 }

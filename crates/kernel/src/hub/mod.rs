@@ -428,7 +428,7 @@ impl Kernel {
             ask,
             Ask::Objects { .. } | Ask::Apps | Ask::Usage { .. } | Ask::Reserve { .. }
         );
-        match self.questions.open(to, deadline, task) {
+        match self.questions.open(self.now, to, deadline, task) {
             Ok(question) => {
                 let message = Message::Ask {
                     question,

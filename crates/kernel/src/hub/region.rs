@@ -13,7 +13,9 @@ use wire::peer::{Answer, BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 use super::{Kernel, statement_key};
 use crate::auth::Learned;
 use crate::directory;
-use crate::limits::{CALL_DEADLINE, FAREWELL_TERM, GRACE_MAX, HANDOVER, RUN_DEADLINE};
+use crate::limits::{
+    ASK_DEADLINE, CALL_DEADLINE, FAREWELL_TERM, GRACE_MAX, HANDOVER, RUN_DEADLINE,
+};
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
 use crate::world::Output;
@@ -21,6 +23,8 @@ use crate::world::Output;
 /// How long a supervisor waits after a node came back, before it places objects: the newest
 /// records come with the node.
 pub(super) const SETTLE: Duration = Duration::from_millis(1500);
+/// How long it may take at most until others know that a daemon began anew.
+const NEW_LIFE_KNOWN: Duration = Duration::from_secs(2);
 /// How many members hear of a rumor from each that hears it the first time (Demers et al. 1987,
 /// section 1.4); anti-entropy reaches those whom chance leaves out.
 const RUMOR_FANOUT: usize = 4;
@@ -506,8 +510,12 @@ impl Kernel {
         let old = before.as_ref();
         if old.is_some_and(|old| facts.version >> 32 > old.version >> 32) {
             // Its daemon began anew, and does not know what its former life was asked.
-            let soon = self.now + CALL_DEADLINE;
-            self.questions.hurry(facts.node, soon);
+            // What was asked a moment ago was perhaps asked of the new one.
+            self.questions
+                .hurry(facts.node, self.now, self.now + CALL_DEADLINE);
+            let before = self.now - NEW_LIFE_KNOWN;
+            self.questions
+                .hurry(facts.node, before, self.now + ASK_DEADLINE);
         }
         if old.is_none_or(|old| old.addresses != facts.addresses) {
             self.write_sealed(Table::Facts, &facts.node.0, facts);

@@ -2,8 +2,8 @@
 //!
 //! An object whose restart policy is `no` is not started again, and not replaced when its node is
 //! lost (`docs/protocols/placing.md`, the plan). Only a host whose answer was lost can have begun
-//! what is begun elsewhere; so two starts of one slot are wrong unless somebody could not hear or
-//! speak in between.
+//! what is begun elsewhere, or one of which a supervisor that died had told nobody yet; so two
+//! starts of one slot are wrong unless somebody could not hear or speak in between.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,8 +44,9 @@ impl Watch for OneRun {
             return None;
         };
         let has_heard = |since: Instant| since + ASKED < at;
-        let is_well =
-            has_heard(world.blind_at()) && world.is_well_since(host).is_some_and(has_heard);
+        let mut machines = world.machines();
+        let is_well = has_heard(world.blind_at())
+            && machines.all(|it| world.is_well_since(it).is_some_and(has_heard));
         (is_well || object == launch.object).then(|| {
             let (app, index, id) = (&launch.app_name, launch.index, object.short());
             let (first, second) = (world.name(host), world.name(machine));

@@ -1,7 +1,8 @@
 //! Nobody complains without a reason.
 //!
 //! What `inspect` and `ps` call the trouble of an app is what keeps it from being as it should be.
-//! When every slot of it has an object, or there is to be none, there is no trouble.
+//! When every slot of it has an object, or there is to be none, there is no trouble. Of what runs
+//! only once it cannot be said from outside which slots still wait for a place.
 
 use super::acknowledged::agreed;
 use super::survey::{Survey, Wish};
@@ -9,10 +10,10 @@ use super::wanted_count::missing;
 
 pub(super) fn check(survey: &Survey) -> Result<(), String> {
     for name in survey.expected.apps.keys() {
-        let Some(Wish::Present { .. }) = agreed(survey, name) else {
+        let Some(Wish::Present { kind, .. }) = agreed(survey, name) else {
             continue;
         };
-        if missing(survey, name).is_some() {
+        if !kind.lasts() || missing(survey, name).is_some() {
             continue;
         }
         for (machine, inspection) in survey.described(name) {

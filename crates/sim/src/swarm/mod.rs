@@ -333,7 +333,10 @@ impl Run {
             let Some(door) = self.anybody() else {
                 continue;
             };
-            let ticket = self.invite(door)?;
+            // Whoever is being asked may be asked to stop as well.
+            let Ok(ticket) = self.invite(door) else {
+                continue;
+            };
             let outcome = self.world.join_and_wait(machine, &ticket);
             if !matches!(outcome, JoinOutcome::Admitted(_)) {
                 return Err(vec![format!(
@@ -400,8 +403,13 @@ impl Run {
         let mut lingering = None;
         loop {
             let held = self.world.now().since(begin);
-            let survey = self.survey();
+            let mut survey = self.survey();
             self.safe()?;
+            // What is on its way is not wrong: only what is still wrong a moment later.
+            if !faults(&survey).is_empty() {
+                self.world.pass(GLANCE);
+                survey = self.survey();
+            }
             let wrong = faults(&survey);
             if !wrong.is_empty() {
                 let after = |what| format!("{what} ({held:?} after all was right)");
