@@ -212,7 +212,7 @@ impl Shim {
 
     fn has_stdin_caller(&self) -> bool {
         self.connections.values().any(|other| match &other.role {
-            Role::Follow(follow) => follow.has_stdin && !other.is_gone,
+            Role::Follow(follow) => follow.has_stdin && !other.has_said_all(),
             Role::New | Role::Control { .. } | Role::Session | Role::Closing => false,
         })
     }

@@ -80,6 +80,12 @@ impl Connection {
         !self.has_ended && !self.is_stalled && self.inbox.len() < INBOX_BYTES_MAX - CHUNK_BYTES
     }
 
+    /// Whether it says nothing any more, and all that it said was taken: whoever left a terminal
+    /// does so long before it is known that nobody reads there either.
+    pub(super) fn has_said_all(&self) -> bool {
+        self.is_gone || (self.has_ended && self.inbox.is_empty())
+    }
+
     pub(super) fn wants_to_write(&self) -> bool {
         self.is_hungry || !self.outbox.is_empty()
     }

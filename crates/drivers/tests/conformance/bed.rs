@@ -1,6 +1,7 @@
 //! The test bed: objects that clean up after themselves, and a caller with deadlines.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -111,7 +112,16 @@ impl Drop for Object {
 
 impl Object {
     pub(crate) fn caller(&self) -> Caller {
-        let stream = exec::connect(&self.directory).expect("the shim listens");
+        // A queue that is full is no reason to give up.
+        let mut connected = None;
+        eventually("the shim listens", || {
+            connected = match exec::connect(&self.directory) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                other => Some(other.expect("the shim listens")),
+            };
+            connected.is_some()
+        });
+        let stream = connected.expect("it is connected");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Caller { stream }
