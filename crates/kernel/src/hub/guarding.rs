@@ -196,19 +196,20 @@ impl Kernel {
         };
         if report.born != record.wanted.born {
             if report.removed {
+                let before = record.objects.len();
                 record.objects.retain(|it| it.object != object);
-                self.supervision.touch(app);
+                return record.objects.len() != before;
             }
             // Another app of this name. The newest wish decides which of them there is.
             let has_lost = report.born < record.wanted.version;
-            if has_lost && !report.removed {
+            if has_lost {
                 let stop = Ask::StopObject {
                     object,
                     grace_ms: None,
                     remove: true,
                 };
                 self.ask(node, stop, Task::Forget);
-            } else if !report.removed {
+            } else {
                 self.fetch_from_host(app, node);
             }
             return false;

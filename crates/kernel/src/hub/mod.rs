@@ -50,6 +50,9 @@ pub(crate) use waiting::{StartedBy, WaitFor, Waiter};
 
 /// How often everything is looked over that events alone do not keep right.
 const MAINTENANCE_PERIOD: Duration = Duration::from_secs(10);
+/// A node that hears nothing and notices no time for so long was asleep: even one that is alone
+/// has something to do more often.
+const ASLEEP: Duration = Duration::from_secs(15);
 /// Turns of one step; one that takes more goes in a circle, which is a bug, but must not take the
 /// node with it.
 const TURNS_MAX: u32 = 1 << 18;
@@ -274,7 +277,7 @@ impl Kernel {
 
     /// Tells it what happened.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        self.now = self.now.max(now);
+        self.advance(now);
         match input {
             Input::Wall(wall) => {
                 self.wall = (self.now, wall);
@@ -319,7 +322,7 @@ impl Kernel {
 
     /// Tells it that the time it asked for has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        self.advance(now);
         self.membership.handle_timeout(self.now);
         self.outbox.handle_timeout(self.now);
         self.ledger.handle_timeout(self.now);
@@ -339,6 +342,15 @@ impl Kernel {
             self.maintain();
         }
         self.end_step();
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let was_asleep = now.since(self.now) > ASLEEP;
+        self.now = self.now.max(now);
+        if was_asleep {
+            // Others may have changed what this node keeps, and it is about to hear old calls.
+            self.came_up.insert(self.me, self.now);
+        }
     }
 
     /// What is to be done next.

@@ -329,7 +329,9 @@ impl App {
             after.insert(apply(Wish::Absent, deed));
         }
         for (_, echo) in &self.echoes {
-            let late: Vec<Wish> = after.iter().map(|wish| apply(*wish, *echo)).collect();
+            // Whoever does it late may know only what was before: the newest wish wins.
+            let known = after.iter().chain(&self.past);
+            let late: Vec<Wish> = known.map(|wish| apply(*wish, *echo)).collect();
             after.extend(late);
         }
         if is_last && is_sighted && self.echoes.is_empty() {

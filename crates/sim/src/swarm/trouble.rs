@@ -248,6 +248,9 @@ fn manage(world: &mut World, machines: &[MachineId]) {
             remove: Vec::new(),
         }
         .into(),
+        // Of what ends with its node while the disk takes nothing, the next life of the node cannot
+        // know that it did not end by itself (`docs/protocols/placing.md`, failures).
+        _ if world.disk_refuses(at) => return,
         _ => NodeDown {}.into(),
     };
     world.call(at, request);
