@@ -5,6 +5,7 @@
 //! cargo xtask sim --seconds 60 --seed 1     random faults against whole kernels, until time is up
 //! cargo xtask sim --seed 1 --events 900      one failure with more of what happened before it
 //! cargo xtask sim --seconds 60 --all        the first, and goes on after a failure; a line for each
+//! cargo xtask sim --bad-days                and full disks, wrong clocks, lost words, nodes removed
 //! cargo xtask bench                         every promised figure, beside its peers; needs root
 //! ```
 #![expect(
@@ -64,10 +65,16 @@ fn run_sim(arguments: &[String]) -> ExitCode {
     let seed = value("--seed").unwrap_or(1);
     println!("sim: {seconds} s from seed {seed}");
     let began = bench::now();
-    if arguments.iter().any(|argument| argument == "--all") {
-        return run_all(seed, || began.elapsed() < Duration::from_secs(seconds));
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let mut options = sim::swarm::Options {
+        bad_days: has("--bad-days"),
+        ..sim::swarm::Options::default()
+    };
+    if has("--all") {
+        return run_all(seed, &options, || {
+            began.elapsed() < Duration::from_secs(seconds)
+        });
     }
-    let mut options = sim::swarm::Options::default();
     if let Some(events) = value("--events").and_then(|events| usize::try_from(events).ok()) {
         options.events = events;
     }
@@ -85,11 +92,14 @@ fn run_sim(arguments: &[String]) -> ExitCode {
 }
 
 /// Seeds from the first one on until the time is up; one line for each failure.
-fn run_all(first_seed: u64, mut go_on: impl FnMut() -> bool) -> ExitCode {
-    let options = sim::swarm::Options::default();
+fn run_all(
+    first_seed: u64,
+    options: &sim::swarm::Options,
+    mut go_on: impl FnMut() -> bool,
+) -> ExitCode {
     let (mut seed, mut failures) = (first_seed, 0_u64);
     while go_on() {
-        if let Err(failure) = sim::swarm::swarm(seed, &options) {
+        if let Err(failure) = sim::swarm::swarm(seed, options) {
             failures += 1;
             println!("seed {seed}: {}", failure.what.join("; "));
         }

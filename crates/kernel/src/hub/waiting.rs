@@ -111,7 +111,7 @@ impl Kernel {
                     .wanted
                     .spec
                     .as_ref()
-                    .is_none_or(|spec| spec.replicas == 0);
+                    .is_none_or(|spec| spec.replicas == 0 || record.wanted.stopped);
                 if objects_of.is_empty() && !none_wanted {
                     return None;
                 }

