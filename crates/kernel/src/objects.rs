@@ -64,6 +64,8 @@ pub(crate) enum Action {
     Stop(ObjectId, u32),
     /// Its facts changed; `durable` when they must survive a power cut.
     Changed { object: ObjectId, durable: bool },
+    /// What only this node knows of it changed, and must survive a power cut.
+    Marked(ObjectId),
     /// It holds no resources any more.
     Freed(ObjectId),
     /// It left the table.
@@ -133,6 +135,7 @@ impl Objects {
             Phase::Ended | Phase::Failed => return,
             // Its last end is known and counted; only the time of its next start is not.
             Phase::Waiting => {
+                entry.hosted.suspended = false;
                 let due = now + backoff(entry.hosted.failures.saturating_sub(1));
                 self.waiting.insert((due, object), ());
                 return;
@@ -215,6 +218,7 @@ impl Objects {
             failures: 0,
             remove_when_ended: false,
             halts: false,
+            suspended: false,
         };
         self.table.insert(
             object,
@@ -298,11 +302,16 @@ impl Objects {
                 }
                 Restart::Always => true,
             };
-        if entry.suspended {
+        if entry.hosted.suspended {
             let facts = &mut entry.hosted.facts;
             facts.phase = Phase::Waiting;
             facts.pid = None;
             facts.last_exit = Some(exit);
+            if !entry.suspended {
+                // That was in a former life of the node: this one runs it again.
+                entry.hosted.suspended = false;
+                self.waiting.insert((now + backoff(0), object), ());
+            }
             self.actions.push_back(Action::Changed {
                 object,
                 durable: true,
@@ -428,6 +437,8 @@ impl Objects {
             return false;
         }
         entry.suspended = true;
+        entry.hosted.suspended = true;
+        self.actions.push_back(Action::Marked(object));
         match entry.hosted.facts.phase {
             Phase::Waiting => self.waiting.retain(|(_, waiting), ()| *waiting != object),
             Phase::Starting | Phase::Running | Phase::Stopping => {

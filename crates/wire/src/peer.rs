@@ -537,4 +537,6 @@ pub struct HostedObject {
     pub remove_when_ended: bool,
     /// It was asked to end by its supervisor, which may want it to run again; not with its node.
     pub halts: bool,
+    /// It ends with its node, and is to run again with it.
+    pub suspended: bool,
 }

@@ -293,7 +293,7 @@ fn target_of(request: &mut Request) -> Option<&mut String> {
     }
 }
 
-fn changes_something(request: &Request) -> bool {
+pub(crate) fn changes_something(request: &Request) -> bool {
     match request {
         Request::Invite(_)
         | Request::NodeDrain(_)

@@ -17,6 +17,7 @@ use wire::peer::{
 use wire::spec::Restart;
 
 use super::{Kernel, Origin};
+use crate::calls::changes_something;
 use crate::calls::check_spec;
 use crate::directory;
 use crate::instant::Instant;
@@ -89,7 +90,14 @@ impl Kernel {
                 }
             }
             Action::Stop(object, grace_ms) => {
-                self.outbox.act(Output::Stop { object, grace_ms });
+                // Once it is durable why: or the next life of this node takes it for an end of its
+                // own. A disk that refuses is no reason to let a program run.
+                let stop = Output::Stop { object, grace_ms };
+                if self.outbox.is_stuck() {
+                    self.outbox.act(stop);
+                } else {
+                    self.outbox.say(stop);
+                }
             }
             Action::Changed { object, durable } => {
                 let Some(hosted) = self.objects.get(object).cloned() else {
@@ -100,6 +108,11 @@ impl Kernel {
                 }
                 self.announce(&hosted.facts);
                 self.report(&hosted, false);
+            }
+            Action::Marked(object) => {
+                if let Some(hosted) = self.objects.get(object).cloned() {
+                    self.write_sealed(Table::Objects, &object.0, &hosted);
+                }
             }
             Action::Freed(object) => self.ledger.free(object),
             Action::Removed(hosted) => {
@@ -208,6 +221,10 @@ impl Kernel {
         }
         let answer = match ask {
             Ask::Call(_) if self.overtaken.contains(&(from, question)) => return,
+            Ask::Call(request) if self.has_just_woken() && changes_something(&request) => {
+                let problem = Problem::new(ProblemCode::Busy, "the node was asleep until now");
+                Err(problem.remedy("try again in a moment"))
+            }
             Ask::Call(request) => return self.answer_call(origin, request),
             Ask::Objects { all, filter } => Ok(Answer::Objects(self.local_objects(all, &filter))),
             Ask::Apps => Ok(Answer::Apps(self.local_apps())),

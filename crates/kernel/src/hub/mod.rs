@@ -53,6 +53,9 @@ const MAINTENANCE_PERIOD: Duration = Duration::from_secs(10);
 /// A node that hears nothing and notices no time for so long was asleep: even one that is alone
 /// has something to do more often.
 const ASLEEP: Duration = Duration::from_secs(15);
+/// For so long after that, what arrives may be old: whoever asked has been told that this node does
+/// not answer.
+const DROWSY: Duration = Duration::from_secs(1);
 /// Turns of one step; one that takes more goes in a circle, which is a bug, but must not take the
 /// node with it.
 const TURNS_MAX: u32 = 1 << 18;
@@ -107,6 +110,8 @@ pub struct Kernel {
     /// When nodes came up, this one among them: until [`region::SETTLE`] is over, they may have
     /// records that are not the newest; kept while calls may wait that began before.
     came_up: BTreeMap<NodeId, Instant>,
+    /// When this node noticed that it had been asleep.
+    woke_at: Option<Instant>,
     /// Objects of the apps that are supervised here, and when their hosts last spoke of them.
     heard: BTreeMap<ObjectId, Instant>,
     /// Where hosted objects were last reported to.
@@ -227,6 +232,7 @@ impl Kernel {
             over_since: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             came_up: BTreeMap::from([(config.node, now)]),
+            woke_at: None,
             heard: BTreeMap::new(),
             reported_to: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -350,7 +356,13 @@ impl Kernel {
         if was_asleep {
             // Others may have changed what this node keeps, and it is about to hear old calls.
             self.came_up.insert(self.me, self.now);
+            self.woke_at = Some(self.now);
         }
+    }
+
+    /// Whether what arrives may have been sent while this node slept.
+    fn has_just_woken(&self) -> bool {
+        self.woke_at.is_some_and(|at| at + DROWSY > self.now)
     }
 
     /// What is to be done next.

@@ -51,8 +51,9 @@ pub struct Options {
     pub matrix: Matrix,
     /// How many of the last named events a failure shows.
     pub events: usize,
-    /// Also disks that refuse, clocks that step, words that are lost on links that work, and live
-    /// nodes that are removed: not everything is right yet on such days.
+    /// Also disks that refuse, clocks that step, words that are lost on links that work, machines that
+    /// join while all that happens, and live nodes that are removed: not everything is right yet on
+    /// such days.
     pub bad_days: bool,
 }
 

@@ -111,7 +111,7 @@ impl Trouble {
             18 => manage(world, &machines),
             19 if self.bad_days => self.remove(world, &machines),
             20 if self.bad_days => self.step_clock(world, one),
-            21 => self.join(world),
+            21 if self.bad_days => self.join(world),
             22 | 23 => manage(world, &machines),
             _ => revive(world, &off),
         }
