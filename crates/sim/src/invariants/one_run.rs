@@ -47,7 +47,8 @@ impl Watch for OneRun {
         let mut machines = world.machines();
         let is_well = has_heard(world.blind_at())
             && machines.all(|it| world.is_well_since(it).is_some_and(has_heard));
-        (is_well || object == launch.object).then(|| {
+        // The same object is run again by whoever starts its app by hand.
+        (is_well && object != launch.object).then(|| {
             let (app, index, id) = (&launch.app_name, launch.index, object.short());
             let (first, second) = (world.name(host), world.name(machine));
             format!("{app}/{index} is to run once; {id} ran on {first}, and {second} runs it again")

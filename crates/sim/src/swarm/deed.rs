@@ -38,11 +38,15 @@ pub(super) enum Deed {
 }
 
 /// Something that may be asked of an app that may be one of `wishes`, and ever was one of `past`.
-pub(super) fn choose(world: &mut World, wishes: &BTreeSet<Wish>, past: &BTreeSet<Wish>) -> Deed {
+pub(super) fn choose(
+    world: &mut World,
+    (wishes, past): (&BTreeSet<Wish>, &BTreeSet<Wish>),
+    bad_days: bool,
+) -> Deed {
     let may_be_absent = wishes.contains(&Wish::Absent);
     let dice = world.random().random_range(0..24);
     if may_be_absent && (wishes.len() == 1 || dice < 10) {
-        return any_run(world);
+        return any_run(world, bad_days);
     }
     // What runs once is not started again, or nobody could tell whether it ran twice.
     let may_be = |kind: Kind| past.iter().any(|it| it.kind() == Some(kind));
@@ -67,11 +71,12 @@ pub(super) fn choose(world: &mut World, wishes: &BTreeSet<Wish>, past: &BTreeSet
     }
 }
 
-/// Some new app.
-pub(super) fn any_run(world: &mut World) -> Deed {
+/// Some new app. What ends when it returns 0 has its bad days: nobody may know that it was asked to.
+pub(super) fn any_run(world: &mut World, bad_days: bool) -> Deed {
     let kind = match world.random().random_range(0..12) {
         0..5 => Kind::Always,
-        5 | 6 => Kind::Retried,
+        5 | 6 if bad_days => Kind::Retried,
+        5 | 6 => Kind::Always,
         7 => Kind::Single,
         8 | 9 => Kind::Job,
         _ => Kind::Once,

@@ -201,7 +201,7 @@ impl Run {
         }
         Self {
             world,
-            model: Model::new(),
+            model: Model::new(options.bad_days),
             trouble: Trouble::new(options.bad_days),
             seen: String::new(),
         }
