@@ -569,6 +569,33 @@ impl Kernel {
         }
     }
 
+    /// What hosts last said of the apps that the lost node supervised, they may have said to it
+    /// alone: that an object is gone, for one, which is never said again. So those that this node
+    /// supervises now are asked for at once.
+    pub(super) fn confirm_taken_over(&mut self, lost: NodeId) {
+        let mut asked = BTreeSet::new();
+        let mut objects = Vec::new();
+        for record in self.directory.iter() {
+            let first = directory::rank(record.app, [lost, self.me].into_iter());
+            if first.first() != Some(&lost) || self.supervisor_of(record.app) != self.me {
+                continue;
+            }
+            for it in &record.objects {
+                if self.is_reachable(it.node) {
+                    objects.push(it.object);
+                    asked.insert((record.app, it.node));
+                }
+            }
+        }
+        let before = self.now - Duration::from_millis(1);
+        for object in objects {
+            self.heard.entry(object).or_insert(before);
+        }
+        for (app, node) in asked {
+            self.confirm(app, node);
+        }
+    }
+
     /// Asks a host which objects of an app it has.
     pub(super) fn confirm(&mut self, app: AppId, host: NodeId) {
         let asked_at = self.now;

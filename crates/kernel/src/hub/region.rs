@@ -116,6 +116,7 @@ impl Kernel {
             self.handle_silence(node, task);
         }
         self.membership_changed(node);
+        self.confirm_taken_over(node);
     }
 
     fn node_gone(&mut self, node: NodeId) {
