@@ -219,6 +219,7 @@ impl Objects {
             remove_when_ended: false,
             halts: false,
             suspended: false,
+            title: placement.title,
         };
         self.table.insert(
             object,
@@ -525,6 +526,8 @@ impl Objects {
             stop: spec.stop,
             log_bytes_max: LOG_BYTES_MAX,
             hidden_directories: hidden.to_vec(),
+            epoch: hosted.facts.epoch,
+            tenure: None,
         })
     }
 }

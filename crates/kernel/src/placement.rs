@@ -267,6 +267,7 @@ mod tests {
             },
             stop: Stop::default(),
             remove_when_done: false,
+            on_partition: wire::spec::OnPartition::Available,
         }
     }
 

@@ -412,6 +412,7 @@ mod tests {
             placement: wire::spec::Placement::default(),
             stop: wire::spec::Stop::default(),
             remove_when_done: false,
+            on_partition: wire::spec::OnPartition::Available,
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {
@@ -441,6 +442,7 @@ mod tests {
                 rested: BTreeSet::new(),
                 created: UnixMillis(0),
                 born: Version::default(),
+                seats: Vec::new(),
             },
             objects: slots.iter().enumerate().map(object).collect(),
             objects_born: Version::default(),

@@ -56,6 +56,7 @@ fn spec(name: &str, program: &[&str], restart: Restart) -> AppSpec {
             ..Stop::default()
         },
         remove_when_done: false,
+        on_partition: wire::spec::OnPartition::Available,
     }
 }
 

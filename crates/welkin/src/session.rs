@@ -227,6 +227,14 @@ fn ended(context: &Context, name: &str, reason: &ExitReason) -> Result<u8, Failu
             );
             output::hint(context.screen, &format!("welkin logs {name}; welkin nodes"));
         }
+        ExitReason::Lapsed => {
+            output::warn(
+                context.screen,
+                "the program was killed: its node had lost sight of most guardians of the app, \
+                 which must never run twice",
+            );
+            output::hint(context.screen, &format!("welkin explain {name}; welkin nodes"));
+        }
         ExitReason::Code(_) | ExitReason::Signal(_) => {}
     }
     Ok(reason.code())

@@ -31,16 +31,19 @@ pub enum Table {
     /// Node id: [`crate::fact::NodeFacts`], so that a node alone after a power cut still knows
     /// whom to look for, and where.
     Facts,
+    /// Number of a seat: [`crate::tenancy::StoredSeat`].
+    Seats,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Node,
         Self::Statements,
         Self::Records,
         Self::Objects,
         Self::Facts,
+        Self::Seats,
     ];
 
     /// Its name on disk.
@@ -52,6 +55,7 @@ impl Table {
             Self::Records => "records",
             Self::Objects => "objects",
             Self::Facts => "facts",
+            Self::Seats => "seats",
         }
     }
 }

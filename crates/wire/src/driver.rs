@@ -67,6 +67,21 @@ pub struct Launch {
     pub log_bytes_max: u64,
     /// Path of the node's state directory, which no object may see.
     pub hidden_directories: Vec<String>,
+    /// Of an app that never runs twice: larger than that of any object that had the slot before,
+    /// for `WELKIN_EPOCH`. 0 otherwise.
+    pub epoch: u64,
+    /// Of an app that never runs twice: how long it may run unless that is renewed.
+    pub tenure: Option<Tenure>,
+}
+
+/// Until when an object may run. The shim keeps to it by itself: its daemon may be stopped, or
+/// dead. Readings of `CLOCK_BOOTTIME` in microseconds; one that has passed takes effect at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenure {
+    /// Then everything in the object is frozen, until a later tenure comes.
+    pub freeze_at_us: u64,
+    /// Then everything in the object is killed.
+    pub kill_at_us: u64,
 }
 
 /// What a node asks of a shim.
@@ -86,6 +101,8 @@ pub enum ShimRequest {
     },
     /// Measure what the object uses.
     Usage,
+    /// The object may run so long. Only for one that was launched with a tenure.
+    Tenure(Tenure),
 }
 
 /// What a shim says.

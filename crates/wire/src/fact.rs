@@ -189,6 +189,8 @@ pub enum ExitReason {
     },
     /// Its node or its shim ended without saying how it ended.
     Lost,
+    /// It was killed because it had lost sight of the guardians of its app, which never runs twice.
+    Lapsed,
 }
 
 impl ExitReason {
@@ -198,7 +200,7 @@ impl ExitReason {
         match self {
             Self::Code(code) | Self::NotStarted { code, .. } => *code,
             Self::Signal(signal) => signal.saturating_add(128),
-            Self::OutOfMemory | Self::Lost => 137,
+            Self::OutOfMemory | Self::Lost | Self::Lapsed => 137,
         }
     }
 
@@ -219,6 +221,7 @@ impl core::fmt::Display for ExitReason {
                 write!(f, "could not be started ({code}): {message}")
             }
             Self::Lost => f.write_str("ended with its machine or its shim"),
+            Self::Lapsed => f.write_str("was killed: it had lost sight of most guardians of its app"),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | [`driver`] | a node and the shims that hold its objects |
 //! | [`disk`] | a node and its own past: what is stored |
 //!
-//! and the words that they share: [`id`], [`spec`], [`fact`].
+//! and the words that they share: [`id`], [`spec`], [`fact`], [`tenancy`].
 //!
 //! What this crate is not: it decides nothing and does no IO. It is the only place that derives
 //! `Serialize`. Every decoder here is bounded: it refuses what is too long before it allocates,
@@ -37,6 +37,7 @@ pub mod id;
 pub mod peer;
 pub mod spec;
 pub mod stream;
+pub mod tenancy;
 
 /// The version of the protocol between nodes; it is part of the ALPN name (RFC 7301), so nodes
 /// that share no version do not connect at all.

@@ -36,6 +36,7 @@ use crate::call::{Decision, ObjectStats, Problem, Request, Response};
 use crate::fact::{NodeFacts, ObjectFacts};
 use crate::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
 use crate::spec::{AppSpec, Resources};
+use crate::tenancy::{Seat, SeatAnswer, SeatAsk, Title};
 
 /// Longest [`Message`].
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -405,6 +406,20 @@ pub enum Ask {
     StoreRecord(Box<AppRecord>),
     /// Give me your record of this app.
     FetchRecord(AppId),
+    /// Draw a seat for an app: vote on its tenancy from now on.
+    TakeSeat {
+        /// Which app.
+        app: AppId,
+        /// [`Wanted::born`] of it.
+        born: Version,
+    },
+    /// Something about the tenancy of an app, to one seat.
+    Seat {
+        /// The number of the seat.
+        seat: u64,
+        /// What.
+        ask: Box<SeatAsk>,
+    },
 }
 
 /// Which objects are meant.
@@ -429,6 +444,8 @@ pub struct Placement {
     pub epoch: u64,
     /// What the app should be; the host keeps it, so that it is not lost with the guardians.
     pub wanted: Wanted,
+    /// Of an app that never runs twice: what allows the object to run, while the seats renew it.
+    pub title: Option<Title>,
 }
 
 /// What is answered.
@@ -460,6 +477,10 @@ pub enum Answer {
         /// Thousandths of a second.
         by_ms: u32,
     },
+    /// To [`Ask::TakeSeat`]: its number; durable.
+    SeatTaken(u64),
+    /// To [`Ask::Seat`].
+    Seat(Box<SeatAnswer>),
 }
 
 /// An app as its supervisor knows it, without its objects' details.
@@ -490,6 +511,8 @@ pub struct Wanted {
     /// The version of the wish that made it: tells it from an app of the same name that was
     /// removed before.
     pub born: Version,
+    /// Of an app that never runs twice: who voted on its tenancy at first.
+    pub seats: Vec<Seat>,
 }
 
 /// What the guardians of an app keep.
@@ -539,4 +562,6 @@ pub struct HostedObject {
     pub halts: bool,
     /// It ends with its node, and is to run again with it.
     pub suspended: bool,
+    /// As in [`Placement::title`].
+    pub title: Option<Title>,
 }

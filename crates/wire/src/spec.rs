@@ -45,10 +45,42 @@ pub struct AppSpec {
     /// Forget the app once its program has ended and nobody looks at it.
     #[serde(default)]
     pub remove_when_done: bool,
+    /// What each side of a partition does.
+    #[serde(default)]
+    pub on_partition: OnPartition,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// What each side of a partition does with an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPartition {
+    /// It keeps the wanted count alive; the surplus is retired after the heal.
+    #[default]
+    Available,
+    /// At most one object a slot runs in the whole cloud: only the side with most of the app's
+    /// guardians may start one, and one that loses sight of them is frozen, then killed.
+    Once {
+        /// Within so many thousandths of a second after the machine of an object has died, another
+        /// one runs; see `docs/protocols/once.md`.
+        #[serde(default = "takeover_ms")]
+        takeover_ms: u32,
+    },
+}
+
+/// Usual [`OnPartition::Once::takeover_ms`].
+pub const TAKEOVER_MS: u32 = 15_000;
+/// Shortest and longest: below, a slow link would stop objects; above, nobody would wait.
+pub const TAKEOVER_MS_RANGE: core::ops::RangeInclusive<u32> = 6_000..=3_600_000;
+/// Most objects of an app that never runs twice: each is renewed every few seconds.
+pub const ONCE_REPLICAS_MAX: u32 = 64;
+
+fn takeover_ms() -> u32 {
+    TAKEOVER_MS
 }
 
 /// A program and what it is given.

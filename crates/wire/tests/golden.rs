@@ -51,6 +51,7 @@ fn spec() -> AppSpec {
         },
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
+        on_partition: wire::spec::OnPartition::Available,
     }
 }
 
@@ -204,6 +205,7 @@ fn questions_and_records() {
             rested: BTreeSet::new(),
             created: UnixMillis(1_700_000_000_000),
             born: version,
+            seats: Vec::new(),
         },
         objects: vec![object()],
         objects_born: Version::default(),

@@ -235,6 +235,7 @@ impl Kernel {
             index: placing.index,
             epoch: 1,
             wanted: wanted.clone(),
+            title: None,
         };
         self.placings.insert(number, placing);
         let ask = Ask::Launch {

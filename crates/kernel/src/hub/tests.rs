@@ -257,6 +257,7 @@ fn spec(name: &str) -> AppSpec {
         placement: wire::spec::Placement::default(),
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
+        on_partition: wire::spec::OnPartition::Available,
     }
 }
 
@@ -272,6 +273,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
             rested: BTreeSet::new(),
             created: UnixMillis(millis),
             born: version,
+            seats: Vec::new(),
         },
         objects: Vec::new(),
         objects_born: Version::default(),

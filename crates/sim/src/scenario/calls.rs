@@ -117,6 +117,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         placement: Placement::default(),
         stop: Stop::default(),
         remove_when_done: false,
+        on_partition: wire::spec::OnPartition::Available,
     };
     loop {
         options = match options {

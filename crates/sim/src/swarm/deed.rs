@@ -165,6 +165,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
             ..Stop::default()
         },
         remove_when_done: kind == Kind::Once,
+        on_partition: wire::spec::OnPartition::Available,
     }
 }
 

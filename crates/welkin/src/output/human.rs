@@ -101,6 +101,7 @@ pub(crate) fn exit(reason: &ExitReason) -> String {
         ExitReason::OutOfMemory => "out of memory".to_owned(),
         ExitReason::NotStarted { code, .. } => format!("not started, {code}"),
         ExitReason::Lost => "lost".to_owned(),
+        ExitReason::Lapsed => "cut off".to_owned(),
     }
 }
 

@@ -137,6 +137,7 @@ fn spec(arguments: &Arguments) -> AppSpec {
             grace_ms: grace_ms.unwrap_or(stop.grace_ms),
         },
         remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
+        on_partition: wire::spec::OnPartition::Available,
     }
 }
 
