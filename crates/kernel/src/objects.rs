@@ -30,6 +30,7 @@ use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{NodeId, ObjectId, UnixMillis};
 use wire::peer::{HostedObject, Placement};
 use wire::spec::{AppSpec, Restart};
+use wire::tenancy::Title;
 
 use crate::instant::Instant;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, LOG_BYTES_MAX, OBJECTS_MAX};
@@ -507,6 +508,14 @@ impl Objects {
         }
     }
 
+    /// Other seats vote on the tenancy of its app now.
+    pub(crate) fn set_title(&mut self, object: ObjectId, title: Title) {
+        if let Some(entry) = self.table.get_mut(&object) {
+            entry.hosted.title = Some(title);
+            self.actions.push_back(Action::Marked(object));
+        }
+    }
+
     /// What its shim needs to know.
     pub(crate) fn launch_order(
         &self,
@@ -526,7 +535,7 @@ impl Objects {
             stop: spec.stop,
             log_bytes_max: LOG_BYTES_MAX,
             hidden_directories: hidden.to_vec(),
-            epoch: hosted.facts.epoch,
+            epoch: hosted.title.as_ref().map_or(0, |_| hosted.facts.epoch),
             tenure: None,
         })
     }

@@ -221,7 +221,9 @@ impl core::fmt::Display for ExitReason {
                 write!(f, "could not be started ({code}): {message}")
             }
             Self::Lost => f.write_str("ended with its machine or its shim"),
-            Self::Lapsed => f.write_str("was killed: it had lost sight of most guardians of its app"),
+            Self::Lapsed => {
+                f.write_str("was killed: it had lost sight of most guardians of its app")
+            }
         }
     }
 }

@@ -205,7 +205,7 @@ fn questions_and_records() {
             rested: BTreeSet::new(),
             created: UnixMillis(1_700_000_000_000),
             born: version,
-            seats: Vec::new(),
+            tenancy: None,
         },
         objects: vec![object()],
         objects_born: Version::default(),

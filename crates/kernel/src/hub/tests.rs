@@ -273,7 +273,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
             rested: BTreeSet::new(),
             created: UnixMillis(millis),
             born: version,
-            seats: Vec::new(),
+            tenancy: None,
         },
         objects: Vec::new(),
         objects_born: Version::default(),
@@ -345,6 +345,7 @@ fn launch(bench: &mut Bench, lease: u64, spec: AppSpec, millis: u64) -> Option<P
         index: 0,
         epoch: 1,
         wanted: record(spec, millis).wanted,
+        title: None,
     };
     let object = Box::new(object);
     refused(bench.ask(2, Ask::Launch { lease, object }))

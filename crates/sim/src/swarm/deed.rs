@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use wire::call::{Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait};
-use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
+use wire::spec::{AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS};
 
 use crate::invariants::capacity::PORT;
 use crate::invariants::one_run::JOB;
@@ -144,6 +144,15 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         ports.insert("http".to_string(), port);
         environment.insert(PORT.to_string(), port.to_string());
     }
+    let never_twice = matches!(kind, Kind::Always | Kind::Single);
+    let on_partition = if never_twice && world.random().random_range(0..4) == 0 {
+        let takeover_ms = *[6_000, TAKEOVER_MS]
+            .choose(world.random())
+            .unwrap_or(&6_000);
+        OnPartition::Once { takeover_ms }
+    } else {
+        OnPartition::Available
+    };
     AppSpec {
         name: name.to_string(),
         replicas,
@@ -165,7 +174,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
             ..Stop::default()
         },
         remove_when_done: kind == Kind::Once,
-        on_partition: wire::spec::OnPartition::Available,
+        on_partition,
     }
 }
 

@@ -269,6 +269,14 @@ impl World {
             .map(|(object, program)| (*object, &program.launch))
     }
 
+    /// Those of them that can do something now: none that is frozen.
+    pub fn acting(&self, machine: MachineId) -> impl Iterator<Item = (ObjectId, &Launch)> {
+        let objects = self.at(machine).driver.objects();
+        objects
+            .filter(|(_, program)| program.acts(self.now))
+            .map(|(object, program)| (*object, &program.launch))
+    }
+
     /// Rows that are durable on a machine.
     #[must_use]
     pub fn rows(&self, machine: MachineId) -> Vec<(wire::disk::Table, Vec<u8>, Vec<u8>)> {
