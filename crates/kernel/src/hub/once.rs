@@ -164,6 +164,7 @@ impl Kernel {
             let ask = Ask::TakeSeat { app, born };
             self.ask(node, ask, Task::SeatTaken(number));
         }
+        self.end_seating(number);
     }
 
     pub(super) fn seat_taken(
@@ -186,7 +187,13 @@ impl Kernel {
             }
             Ok(_) | Err(_) => {}
         }
-        if !seating.waiting.is_empty() {
+        self.end_seating(number);
+    }
+
+    /// Goes on once everybody who was asked for a seat has answered, if there was anybody.
+    fn end_seating(&mut self, number: u64) {
+        let seating = self.once.seatings.get(&number);
+        if !seating.is_some_and(|seating| seating.waiting.is_empty()) {
             return;
         }
         let Some(seating) = self.once.seatings.remove(&number) else {
