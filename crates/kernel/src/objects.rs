@@ -391,6 +391,9 @@ impl Objects {
         };
         let was_to_be_removed = entry.hosted.remove_when_ended;
         entry.hosted.remove_when_ended |= remove;
+        // Whatever was to run again with its node is not to run again now.
+        entry.suspended = false;
+        entry.hosted.suspended = false;
         match entry.hosted.facts.phase {
             Phase::Starting | Phase::Running | Phase::Stopping => {
                 let spec = entry.hosted.wanted.spec.as_ref();

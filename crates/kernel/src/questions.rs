@@ -66,6 +66,11 @@ impl<T> Questions<T> {
         Ok(self.last)
     }
 
+    /// Whether none is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether a few more can be asked.
     pub(crate) fn has_room(&self) -> bool {
         self.open.len() + 16 < QUESTIONS_MAX
