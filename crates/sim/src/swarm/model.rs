@@ -41,6 +41,7 @@ struct Open {
     call: Call,
     deed: Deed,
     view: View,
+    began: Instant,
     /// The caller goes away then.
     abandon_at: Option<Instant>,
 }
@@ -57,6 +58,9 @@ struct App {
     next: Option<(Instant, Deed)>,
     /// When the last call was over.
     last: Option<Instant>,
+    /// The last thing that was done, was done while nodes did not see each other: one of them alone
+    /// may know of it.
+    is_private: bool,
 }
 
 /// See the module.
@@ -82,6 +86,7 @@ impl Model {
                 echoes: Vec::new(),
                 next: None,
                 last: None,
+                is_private: false,
             };
             (format!("app{number}"), app)
         };
@@ -96,11 +101,15 @@ impl Model {
     }
 
     /// What each app may be. A node that was removed may have been the only one that knew what was
-    /// said while it was cut off.
-    pub(super) fn expected(&self, has_removed: bool) -> BTreeMap<String, BTreeSet<Wish>> {
+    /// said while it was cut off; so may one that somebody has stopped, until it is back.
+    pub(super) fn expected(
+        &self,
+        has_removed: bool,
+        has_stopped: bool,
+    ) -> BTreeMap<String, BTreeSet<Wish>> {
         let wishes = |(name, app): (&String, &App)| {
             let mut wishes = app.wishes.clone();
-            if has_removed {
+            if has_removed || (has_stopped && app.is_private) {
                 wishes.extend(&app.past);
             }
             // An app that removes itself may have done so.
@@ -178,9 +187,11 @@ impl Model {
                 world.abandon(call);
                 outcome = Outcome::Broken;
             }
+            let began = open.began;
             let open = app.open.take().map_or(view, |it| it.view);
             app.echoes.retain(|(until, _)| *until > now);
-            let is_quiet = app.last.is_none_or(|last| now.since(last) > SKEW);
+            // What the clocks say of when it was done is between its beginning and now.
+            let is_quiet = app.last.is_none_or(|last| began.since(last) > SKEW);
             let is_known = view.is_calm && open.is_calm
                 || view.is_sighted && open.is_sighted && view.is_steady;
             let is_last = is_known || (is_quiet && view.is_steady);
@@ -295,6 +306,7 @@ impl App {
             call,
             deed,
             view,
+            began: world.now(),
             abandon_at,
         });
     }
@@ -326,6 +338,7 @@ impl App {
     }
 
     fn done(&mut self, deed: Deed, is_last: bool, is_sighted: bool) {
+        self.is_private = !is_sighted;
         let before = if is_sighted { &self.wishes } else { &self.past };
         let mut after: BTreeSet<Wish> = before.iter().map(|wish| apply(*wish, deed)).collect();
         if before.iter().any(|it| it.kind() == Some(Kind::Once)) {
