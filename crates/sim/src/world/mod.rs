@@ -261,6 +261,12 @@ impl World {
         self.at(machine).expelled.contains(&node)
     }
 
+    /// Whether the kernel of a machine knows that another is a member.
+    #[must_use]
+    pub fn knows(&self, machine: MachineId, other: MachineId) -> bool {
+        machine == other || self.at(machine).peers.contains_key(&self.node(other))
+    }
+
     /// Programs that truly run on a machine, or are being started, whatever anybody believes.
     pub fn programs(&self, machine: MachineId) -> impl Iterator<Item = (ObjectId, &Launch)> {
         let objects = self.at(machine).driver.objects();
