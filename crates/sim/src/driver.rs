@@ -41,6 +41,8 @@ pub(crate) struct Program {
     /// What was last said of it.
     report: Option<DriverReport>,
     since: Instant,
+    /// It was asked to end.
+    asked: bool,
 }
 
 impl Program {
@@ -107,6 +109,7 @@ impl Driver {
             run,
             report: None,
             since: now,
+            asked: false,
         };
         self.objects.insert(object, program);
         plans
@@ -127,6 +130,7 @@ impl Driver {
             Turn::Ends(reason) => DriverReport::Exited(Exit {
                 reason: reason.clone(),
                 at: wall,
+                asked: program.asked,
             }),
         };
         program.report = Some(report.clone());
@@ -140,7 +144,8 @@ impl Driver {
         grace_ms: u32,
         random: &mut impl Rng,
     ) -> Option<Plan> {
-        let program = self.objects.get(&object).filter(|it| it.lives())?;
+        let program = self.objects.get_mut(&object).filter(|it| it.lives())?;
+        program.asked = true;
         let grace = Duration::from_millis(grace_ms.into());
         let polite = Duration::from_micros(random.random_range(1_000..50_000));
         let is_deaf = matches!(&program.launch.program.arguments[..], [one] if one == "deaf");

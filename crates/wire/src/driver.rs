@@ -129,6 +129,7 @@ impl DriverReport {
         Self::Exited(Exit {
             reason: ExitReason::NotStarted { code, message },
             at,
+            asked: false,
         })
     }
 }

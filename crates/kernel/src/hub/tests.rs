@@ -14,7 +14,7 @@ use wire::driver::DriverReport;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
 use wire::peer::{News, ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
-use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources};
+use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 
 use super::*;
 use crate::directory::Joined;
@@ -254,7 +254,7 @@ fn spec(name: &str) -> AppSpec {
             memory_bytes: 1 << 20,
             processes: 1,
         },
-        restart: wire::spec::Restart::No,
+        restart: Restart::No,
         placement: wire::spec::Placement::default(),
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
@@ -506,18 +506,17 @@ fn a_node_takes_nothing_while_what_it_does_not_know_still_ends() {
         report: DriverReport::Exited(Exit {
             reason: ExitReason::Signal(9),
             at: UnixMillis(WALL),
+            asked: false,
         }),
     });
     assert!(matches!(bench.ask(2, reserve(2)), Some(Ok(_))));
 }
 
-/// An object that was removed while it ended with its node ran again in the next life of the node,
-/// and was taken for one that was being ended for good: nobody ended it ever after.
-#[test]
-fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
+/// Node 1 with a running object of an app with this policy, which node 2 asked it to take.
+fn host(restart: Restart) -> (Bench, ObjectId) {
     let mut bench = Bench::new(&[2]);
     let mut web = spec("web");
-    web.restart = wire::spec::Restart::Always;
+    web.restart = restart;
     assert_eq!(launch(&mut bench, 1, web, WALL), None);
     let launched = bench.outputs.iter().find_map(|it| match it {
         Output::Launch(launch) => Some(launch.object),
@@ -530,6 +529,14 @@ fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
         protections_off: vec![],
     };
     bench.happen(Input::Driver { object, report });
+    (bench, object)
+}
+
+/// An object that was removed while it ended with its node ran again in the next life of the node,
+/// and was taken for one that was being ended for good: nobody ended it ever after.
+#[test]
+fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
+    let (mut bench, object) = host(Restart::Always);
     bench.call(NodeDown {});
     bench.pass(21);
     assert!(bench.kernel.objects.iter().any(|it| it.suspended));
@@ -542,6 +549,7 @@ fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
     let exit = Exit {
         reason: ExitReason::Code(0),
         at: UnixMillis(WALL),
+        asked: false,
     };
     let survivor = (object, Some(DriverReport::Exited(exit)));
     let mut bench = bench.restart(|config| config.survivors = vec![survivor]);
@@ -549,6 +557,25 @@ fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
     let runs = |it: &Output| matches!(it, Output::Launch(_));
     assert!(!bench.outputs.iter().any(runs));
     assert!(bench.kernel.objects.get(object).is_none());
+}
+
+/// A full disk kept a node from writing down that it ended its objects: those that are started again
+/// only when they fail were taken for done.
+#[test]
+fn what_was_asked_to_end_in_a_former_life_has_not_ended_by_itself() {
+    for asked in [true, false] {
+        let (bench, object) = host(Restart::OnFailure { retries_max: None });
+        let exit = Exit {
+            reason: ExitReason::Code(0),
+            at: UnixMillis(WALL),
+            asked,
+        };
+        let survivor = (object, Some(DriverReport::Exited(exit)));
+        let mut bench = bench.restart(|config| config.survivors = vec![survivor]);
+        bench.pass(1);
+        let runs = |it: &Output| matches!(it, Output::Launch(_));
+        assert_eq!(bench.outputs.iter().any(runs), asked);
+    }
 }
 
 /// A caller whose node was removed meanwhile heard that it had been forbidden what others did.
@@ -652,6 +679,7 @@ fn nothing_is_remembered_of_apps_without_objects() {
     let exit = Exit {
         reason: ExitReason::Code(0),
         at: UnixMillis(WALL),
+        asked: false,
     };
     let report = DriverReport::Exited(exit);
     bench.happen(Input::Driver { object, report });

@@ -202,7 +202,7 @@ impl Run {
         }
         Self {
             world,
-            model: Model::new(options.bad_days),
+            model: Model::new(),
             trouble: Trouble::new(options.bad_days),
             seen: String::new(),
         }

@@ -70,14 +70,12 @@ pub(super) struct Model {
     waits: Vec<(String, Call)>,
     /// Answers that no caller should have got.
     pub(super) wrong: Vec<String>,
-    /// See [`super::Options::bad_days`].
-    bad_days: bool,
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
 }
 
 impl Model {
-    pub(super) fn new(bad_days: bool) -> Self {
+    pub(super) fn new() -> Self {
         let app = |number: usize| {
             let app = App {
                 wishes: BTreeSet::from([Wish::Absent]),
@@ -94,7 +92,6 @@ impl Model {
             apps: (0..APPS).map(app).collect(),
             waits: Vec::new(),
             wrong: Vec::new(),
-            bad_days,
             acknowledged: 0,
             refused: 0,
         }
@@ -149,7 +146,7 @@ impl Model {
         let Some(app) = self.apps.get_mut(name).filter(|it| it.open.is_none()) else {
             return;
         };
-        let deed = deed::choose(world, (&app.wishes, &app.past), self.bad_days);
+        let deed = deed::choose(world, (&app.wishes, &app.past));
         if deed == Deed::Wait {
             let request = deed::request(world, name, deed);
             let call = world.call(at, request);
@@ -317,7 +314,7 @@ impl App {
             return;
         }
         let next = match deed {
-            Deed::Remove { .. } => Some(deed::any_run(world, false)),
+            Deed::Remove { .. } => Some(deed::any_run(world)),
             Deed::Stop => Some(Deed::Start),
             Deed::Run { .. } if world.random().random_range(0..8) == 0 => {
                 Some(Deed::Remove { force: true })
