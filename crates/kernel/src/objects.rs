@@ -166,6 +166,7 @@ impl Objects {
                 let exit = Exit {
                     reason: ExitReason::Lost,
                     at: wall,
+                    asked: false,
                 };
                 self.report(now, object, DriverReport::Exited(exit));
             }
@@ -286,7 +287,10 @@ impl Objects {
                 Duration::ZERO
             }
         };
-        if ran >= BACKOFF_RESET {
+        // A former life of this node asked it to end, and could not write down why. Whoever wants it
+        // ended asks again.
+        let was_cut_short = exit.asked && !entry.stopping;
+        if ran >= BACKOFF_RESET || was_cut_short {
             entry.hosted.failures = 0;
         }
         let restart = entry
@@ -300,7 +304,8 @@ impl Objects {
                 Restart::No => false,
                 Restart::OnFailure { retries_max } => {
                     let tries = retries_max.unwrap_or(u32::MAX);
-                    !exit.reason.is_success() && entry.hosted.failures < tries
+                    let has_failed = !exit.reason.is_success();
+                    was_cut_short || (has_failed && entry.hosted.failures < tries)
                 }
                 Restart::Always => true,
             };
@@ -393,6 +398,9 @@ impl Objects {
         };
         let was_to_be_removed = entry.hosted.remove_when_ended;
         entry.hosted.remove_when_ended |= remove;
+        // Whatever was to run again with its node is not to run again now.
+        entry.suspended = false;
+        entry.hosted.suspended = false;
         match entry.hosted.facts.phase {
             Phase::Starting | Phase::Running | Phase::Stopping => {
                 let spec = entry.hosted.wanted.spec.as_ref();

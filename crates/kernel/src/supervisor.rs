@@ -322,6 +322,11 @@ impl Supervision {
         self.busy.get(&app).map_or(0, BTreeMap::len)
     }
 
+    /// Whether any slot of any app is being placed.
+    pub(crate) fn is_placing(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
     /// The slot has a place.
     pub(crate) fn placed(&mut self, app: AppId, index: u32) {
         self.finish(app, index);

@@ -43,6 +43,8 @@ pub(crate) struct Program {
     since: Instant,
     /// Until when it may run, if it may not for ever.
     tenure: Option<Tenure>,
+    /// It was asked to end.
+    asked: bool,
 }
 
 impl Program {
@@ -123,6 +125,7 @@ impl Driver {
             report: None,
             since: now,
             tenure,
+            asked: false,
         };
         self.objects.insert(object, program);
         plans
@@ -166,6 +169,7 @@ impl Driver {
             Turn::Ends(reason) => DriverReport::Exited(Exit {
                 reason: reason.clone(),
                 at: wall,
+                asked: program.asked,
             }),
             Turn::Lapses => {
                 let tenure = program.tenure;
@@ -173,7 +177,12 @@ impl Driver {
                     return None;
                 }
                 let reason = ExitReason::Lapsed;
-                DriverReport::Exited(Exit { reason, at: wall })
+                let asked = program.asked;
+                DriverReport::Exited(Exit {
+                    reason,
+                    at: wall,
+                    asked,
+                })
             }
         };
         program.report = Some(report.clone());
@@ -187,7 +196,8 @@ impl Driver {
         grace_ms: u32,
         random: &mut impl Rng,
     ) -> Option<Plan> {
-        let program = self.objects.get(&object).filter(|it| it.lives())?;
+        let program = self.objects.get_mut(&object).filter(|it| it.lives())?;
+        program.asked = true;
         let grace = Duration::from_millis(grace_ms.into());
         let polite = Duration::from_micros(random.random_range(1_000..50_000));
         let is_deaf = matches!(&program.launch.program.arguments[..], [one] if one == "deaf");

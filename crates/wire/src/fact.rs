@@ -167,6 +167,9 @@ pub struct Exit {
     pub reason: ExitReason,
     /// When.
     pub at: UnixMillis,
+    /// It had been asked to end: it may not have ended by itself.
+    #[serde(default)]
+    pub asked: bool,
 }
 
 /// Why a program ended.

@@ -370,6 +370,7 @@ impl Kernel {
             it.last_exit = Some(Exit {
                 reason: ExitReason::Lost,
                 at,
+                asked: false,
             });
         }
         self.save_record(app);

@@ -57,6 +57,7 @@ impl Kernel {
         // Nobody was ever told of an object that the table does not know.
         for (object, report) in survivors {
             if self.objects.get(object).is_none() {
+                self.ledger.bear(object);
                 self.outbox.act(Output::Stop {
                     object,
                     grace_ms: 0,
@@ -72,6 +73,7 @@ impl Kernel {
         if self.objects.get(object).is_some() {
             self.objects.report(self.now, object, report);
         } else if matches!(report, DriverReport::Exited(_)) {
+            self.ledger.free(object);
             self.outbox.act(Output::Discard { object });
         }
     }

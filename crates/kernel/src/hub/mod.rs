@@ -432,6 +432,32 @@ impl Kernel {
         .min()
     }
 
+    /// What it has begun and not finished, in words, for whoever looks for what never ends: each of
+    /// them is over on a node that was left alone for long enough.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<&'static str> {
+        let all = [
+            (!self.waiters.is_empty(), "calls that wait"),
+            (!self.placings.is_empty(), "placings"),
+            (!self.scatters.is_empty(), "scattered questions"),
+            (!self.effects.is_empty(), "calls that act"),
+            (!self.asked.is_empty(), "wishes put to hosts"),
+            (!self.fetching.is_empty(), "records being fetched"),
+            (
+                self.questions
+                    .any(|task| !matches!(task, Task::Renew { .. })),
+                "questions",
+            ),
+            (self.is_seating(), "tenancies that change"),
+            (self.ledger.has_leases(), "leases"),
+            (self.supervision.is_placing(), "slots being placed"),
+            (!self.measuring.is_empty(), "measurements"),
+            (!self.signing.is_empty(), "signatures"),
+        ];
+        let goes_on = all.into_iter().filter(|(goes_on, _)| *goes_on);
+        goes_on.map(|(_, what)| what).collect()
+    }
+
     /// Runs what this step has set off until nothing is left, then lets it out.
     fn end_step(&mut self) {
         self.heed_disk();

@@ -239,6 +239,11 @@ impl Kernel {
         self.once.seatings.len() != before
     }
 
+    /// Whether any tenancy is being changed from here.
+    pub(super) fn is_seating(&self) -> bool {
+        !self.once.seatings.is_empty() || !self.once.proposals.is_empty()
+    }
+
     /// Where the newest generation of the app's seats began, as far as is known here.
     fn first_of(&self, record: &AppRecord) -> Option<Tenancy> {
         let wanted = &record.wanted;
@@ -513,6 +518,7 @@ impl Kernel {
         let exit = Exit {
             reason: ExitReason::Lapsed,
             at: self.wall(),
+            asked: true,
         };
         self.handle_driver(object, DriverReport::Exited(exit));
     }

@@ -41,12 +41,11 @@ pub(super) enum Deed {
 pub(super) fn choose(
     world: &mut World,
     (wishes, past): (&BTreeSet<Wish>, &BTreeSet<Wish>),
-    bad_days: bool,
 ) -> Deed {
     let may_be_absent = wishes.contains(&Wish::Absent);
     let dice = world.random().random_range(0..24);
     if may_be_absent && (wishes.len() == 1 || dice < 10) {
-        return any_run(world, bad_days);
+        return any_run(world);
     }
     // What runs once is not started again, or nobody could tell whether it ran twice.
     let may_be = |kind: Kind| past.iter().any(|it| it.kind() == Some(kind));
@@ -71,12 +70,11 @@ pub(super) fn choose(
     }
 }
 
-/// Some new app. What ends when it returns 0 has its bad days: nobody may know that it was asked to.
-pub(super) fn any_run(world: &mut World, bad_days: bool) -> Deed {
+/// Some new app.
+pub(super) fn any_run(world: &mut World) -> Deed {
     let kind = match world.random().random_range(0..12) {
         0..5 => Kind::Always,
-        5 | 6 if bad_days => Kind::Retried,
-        5 | 6 => Kind::Always,
+        5 | 6 => Kind::Retried,
         7 => Kind::Single,
         8 | 9 => Kind::Job,
         _ => Kind::Once,
