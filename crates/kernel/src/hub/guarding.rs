@@ -113,7 +113,7 @@ impl Kernel {
     }
 
     /// Joins what another node keeps with what this node keeps, for good.
-    pub(crate) fn take_record(&mut self, record: AppRecord) -> Joined {
+    pub(crate) fn take_record(&mut self, mut record: AppRecord) -> Joined {
         let app = record.app;
         if let Err(unfit) = self.check_record(&record) {
             self.alarm(
@@ -123,6 +123,7 @@ impl Kernel {
             return Joined::Refused;
         }
         self.observe(record.version.max(record.wanted.version));
+        self.prefer_newer_app(&mut record);
         // Whoever hears of an app for the first time while others are still to be heard may not be
         // the one who supervises it, and does not know all of it.
         let is_news = self.directory.get(app).is_none();
@@ -135,6 +136,24 @@ impl Kernel {
             self.supervision.touch(app);
         }
         joined
+    }
+
+    /// A node that was away may have changed an app whose name others had given to a newer app by
+    /// then. The newer app stays: it is wished anew, so that the newest wish is about it.
+    fn prefer_newer_app(&mut self, record: &mut AppRecord) {
+        let Some(mine) = self.directory.get(record.app).map(|it| it.wanted.clone()) else {
+            return;
+        };
+        let theirs = &record.wanted;
+        let crosses = mine.born != theirs.born
+            && (mine.born < theirs.born) != (mine.version < theirs.version);
+        // A removal is about whatever has the name.
+        if crosses && mine.spec.is_some() && theirs.spec.is_some() {
+            if mine.born > theirs.born {
+                record.wanted = mine;
+            }
+            record.wanted.version = self.tick();
+        }
     }
 
     pub(crate) fn local_apps(&self) -> Vec<AppBrief> {
@@ -663,6 +682,7 @@ impl Kernel {
         };
         drop.extend(self.directory.spare_tombstones(TOMBSTONES_MAX, is_held));
         for app in drop {
+            self.leave_seats_of(|of, _| of == app);
             self.directory.remove(app);
             self.write(Table::Records, &app.0, None);
         }
@@ -747,6 +767,11 @@ impl Kernel {
                 }
             }
             Task::SeatTaken(number) => self.seat_taken(number, from, answer),
+            Task::Moved { app, seat } => {
+                if answer.is_ok() {
+                    self.has_moved(app, seat);
+                }
+            }
             Task::Seat {
                 proposal,
                 round,
@@ -789,7 +814,11 @@ impl Kernel {
                 round,
                 seat,
             } => self.seat_answered(proposal, round, seat, None),
-            Task::Store { .. } | Task::Confirm { .. } | Task::Renew { .. } | Task::Forget => {}
+            Task::Store { .. }
+            | Task::Confirm { .. }
+            | Task::Renew { .. }
+            | Task::Moved { .. }
+            | Task::Forget => {}
         }
     }
 }

@@ -198,6 +198,8 @@ pub(crate) enum Task {
         seat: Seat,
         asked_at: Instant,
     },
+    /// A seat is told that others vote now.
+    Moved { app: AppId, seat: Seat },
     /// Nobody needs the answer.
     Forget,
 }

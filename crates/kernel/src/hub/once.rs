@@ -46,6 +46,8 @@ pub(crate) struct Once {
     rounds: BTreeMap<AppId, u64>,
     /// Apps with a seat that its node does not know.
     vacant: BTreeSet<AppId>,
+    /// Seats that have to hear that others vote now, and what to tell them.
+    moved: BTreeMap<AppId, (Title, BTreeSet<Seat>)>,
     /// Seats that were taken and have not voted yet.
     spare: BTreeMap<AppId, Vec<Seat>>,
     /// Objects that are started once they hold a tenure.
@@ -95,7 +97,12 @@ pub(crate) fn term_ms(spec: &AppSpec) -> Option<u32> {
 impl Kernel {
     /// A vote on an app, for whoever makes it or changes its seats.
     pub(super) fn take_seat(&mut self, app: AppId, born: Version) -> Result<Answer, Problem> {
-        let former = |of: AppId, born_then: Version| of == app && born_then < born;
+        let former = move |of: AppId, then: Version| of == app && then < born;
+        let exists = |(of, then): (AppId, Version)| former(of, then) && !self.is_over(of, then);
+        if self.seats.apps().any(exists) {
+            let detail = "an app of that name exists already";
+            return Err(Problem::new(ProblemCode::Conflict, detail).remedy("welkin ps"));
+        }
         if let Some(left) = self.seats.tenure_left(self.now, former) {
             let seconds = left.as_secs() + 1;
             let detail =
@@ -103,7 +110,6 @@ impl Kernel {
             let problem = Problem::new(ProblemCode::Conflict, detail);
             return Err(problem.remedy("try again then"));
         }
-        self.leave_seats_of(former);
         let number = self.rng.random();
         if !self.seats.take(number, app, born) {
             let detail = "the node has no more seats";
@@ -141,21 +147,26 @@ impl Kernel {
     }
 
     fn begin_seating(&mut self, app: AppId, born: Version, run: Option<(Origin, Box<Run>)>) {
+        // Two sides never both make it: each needs most of its guardians. Who stands in for one that
+        // is away has to make room for it later.
         let guardians = directory::guardians(app, self.lasting());
+        let needed = majority(guardians.len());
         let here = guardians.iter().filter(|node| self.is_reachable(**node));
-        let waiting: BTreeSet<NodeId> = here.copied().collect();
         let is_new = run.is_some();
+        let waiting: BTreeSet<NodeId> = if here.count() >= needed {
+            let mut rank = directory::rank(app, self.reachable().into_iter());
+            rank.truncate(guardians.len());
+            rank.into_iter().collect()
+        } else {
+            BTreeSet::new()
+        };
         let seating = Seating {
             app,
             born,
             waiting: waiting.clone(),
             seats: Vec::new(),
             refused: None,
-            needed: if is_new {
-                majority(guardians.len())
-            } else {
-                guardians.len()
-            },
+            needed: if is_new { needed } else { guardians.len() },
             run,
         };
         let number = self.next_task();
@@ -352,9 +363,12 @@ impl Kernel {
             Purpose::Home { placing, node } => self.home_decided(placing, node, outcome),
             Purpose::Reseat => {
                 if let Outcome::Chosen(title) = outcome {
+                    let former = proposal.proposer.first().seats.iter().copied().collect();
+                    self.once.moved.insert(app, (title.clone(), former));
                     self.note_first(app, proposal.born, &title.tenancy);
                     self.once.spare.remove(&app);
                     self.once.vacant.remove(&app);
+                    self.tell_moved();
                 }
             }
         }
@@ -439,12 +453,37 @@ impl Kernel {
                 self.begin_seating(app, born, None);
             }
         }
+        self.tell_moved();
         self.leave_seats();
     }
 
     fn reseat(&mut self, app: AppId) {
         if let Some(seats) = self.once.spare.get(&app).cloned() {
             self.propose(app, Change::Seat(seats), Purpose::Reseat);
+        }
+    }
+
+    /// Tells former seats that others vote now: who has a place among them need not keep the record.
+    fn tell_moved(&mut self) {
+        let mut asks = Vec::new();
+        for (app, (title, seats)) in &self.once.moved {
+            let here = seats.iter().filter(|seat| self.is_reachable(seat.node));
+            asks.extend(here.map(|seat| (*app, *seat, title.clone())));
+        }
+        for (app, seat, title) in asks {
+            let number = seat.number;
+            let ask = Box::new(SeatAsk::Learn(title));
+            let ask = Ask::Seat { seat: number, ask };
+            self.ask(seat.node, ask, Task::Moved { app, seat });
+        }
+    }
+
+    pub(super) fn has_moved(&mut self, app: AppId, seat: Seat) {
+        if let Some((_, seats)) = self.once.moved.get_mut(&app) {
+            seats.remove(&seat);
+            if seats.is_empty() {
+                self.once.moved.remove(&app);
+            }
         }
     }
 
@@ -473,10 +512,11 @@ impl Kernel {
         self.once.firsts.retain(|app, _| is_wanted(app));
         self.once.rounds.retain(|app, _| is_wanted(app));
         self.once.vacant.retain(is_wanted);
+        self.once.moved.retain(|app, _| is_wanted(app));
         self.once.spare.retain(|app, _| is_wanted(app));
     }
 
-    fn leave_seats_of(&mut self, is_over: impl Fn(AppId, Version) -> bool) {
+    pub(super) fn leave_seats_of(&mut self, is_over: impl Fn(AppId, Version) -> bool) {
         for number in self.seats.leave(is_over) {
             self.write(Table::Seats, &number.to_be_bytes(), None);
         }

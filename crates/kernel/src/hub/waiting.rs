@@ -272,6 +272,7 @@ impl Kernel {
             | Task::SeatTaken(_)
             | Task::Seat { .. }
             | Task::Renew { .. }
+            | Task::Moved { .. }
             | Task::Forget => false,
         };
         for (question, node) in self.questions.find(is_its) {
