@@ -90,17 +90,6 @@ impl Seats {
         known.max_by_key(|first| first.generation)
     }
 
-    /// Whether this node votes on the app, as far as its seats know: others may have moved on.
-    pub(crate) fn votes_on(&self, app: AppId) -> bool {
-        let has_moved = |it: &StoredSeat| {
-            let generation = |tenancy: &Tenancy| tenancy.generation;
-            let accepted = it.accepted.as_ref().map(|it| generation(&it.tenancy));
-            accepted > it.first.as_ref().map(generation)
-        };
-        let mut stored = self.seats.values().map(|taken| &taken.stored);
-        stored.any(|it| it.app == app && !has_moved(it))
-    }
-
     /// The apps that this node votes on.
     pub(crate) fn apps(&self) -> impl Iterator<Item = (AppId, Version)> + '_ {
         let stored = self.seats.values().map(|taken| &taken.stored);

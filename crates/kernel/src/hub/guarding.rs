@@ -266,7 +266,7 @@ impl Kernel {
     }
 
     /// A host has objects of an app, or of a newer app of that name, whose record is not here.
-    fn fetch_from_host(&mut self, app: AppId, host: NodeId) {
+    pub(super) fn fetch_from_host(&mut self, app: AppId, host: NodeId) {
         if self.fetching.insert(app) {
             self.ask(host, Ask::FetchRecord(app), Task::Fetch(app));
         }
@@ -692,7 +692,7 @@ impl Kernel {
     fn is_spare(&self, app: AppId) -> bool {
         let guardians = directory::guardians(app, self.lasting());
         !guardians.contains(&self.me)
-            && !self.seats.votes_on(app)
+            && !self.votes_on(app)
             && self.supervisor_of(app) != self.me
             && self.waiters.iter().all(|it| it.app != app)
             && self.directory.lacking(app, &guardians).is_empty()
@@ -767,9 +767,9 @@ impl Kernel {
                 }
             }
             Task::SeatTaken(number) => self.seat_taken(number, from, answer),
-            Task::Moved { app, seat } => {
-                if answer.is_ok() {
-                    self.has_moved(app, seat);
+            Task::Reseated(object) => {
+                if let Ok(Answer::Record(Some(record))) = answer {
+                    self.reseated(object, &record.wanted);
                 }
             }
             Task::Seat {
@@ -817,7 +817,7 @@ impl Kernel {
             Task::Store { .. }
             | Task::Confirm { .. }
             | Task::Renew { .. }
-            | Task::Moved { .. }
+            | Task::Reseated(_)
             | Task::Forget => {}
         }
     }

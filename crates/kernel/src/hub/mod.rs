@@ -198,8 +198,8 @@ pub(crate) enum Task {
         seat: Seat,
         asked_at: Instant,
     },
-    /// A seat is told that others vote now.
-    Moved { app: AppId, seat: Seat },
+    /// Who votes on the tenancy of an object here, which its seats do not tell any more.
+    Reseated(ObjectId),
     /// Nobody needs the answer.
     Forget,
 }

@@ -20,7 +20,7 @@ use wire::disk::Table;
 use wire::driver::{DriverReport, Tenure};
 use wire::fact::{Exit, ExitReason};
 use wire::id::{AppId, NodeId, ObjectId, Version};
-use wire::peer::{Answer, AppRecord, Ask, Placement};
+use wire::peer::{Answer, AppRecord, Ask, Placement, Wanted};
 use wire::spec::{AppSpec, OnPartition};
 use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
@@ -40,14 +40,10 @@ const OUTVOTED_PAUSE_MS: u64 = 400;
 pub(crate) struct Once {
     proposals: BTreeMap<u64, Proposal>,
     seatings: BTreeMap<u64, Seating>,
-    /// Where the newest generation began that was heard of, by app and its birth.
-    firsts: BTreeMap<AppId, (Version, Tenancy)>,
     /// Ballots that were used or heard of.
     rounds: BTreeMap<AppId, u64>,
     /// Apps with a seat that its node does not know.
     vacant: BTreeSet<AppId>,
-    /// Seats that have to hear that others vote now, and what to tell them.
-    moved: BTreeMap<AppId, (Title, BTreeSet<Seat>)>,
     /// Seats that were taken and have not voted yet.
     spare: BTreeMap<AppId, Vec<Seat>>,
     /// Objects that are started once they hold a tenure.
@@ -257,13 +253,9 @@ impl Kernel {
 
     /// Where the newest generation of the app's seats began, as far as is known here.
     fn first_of(&self, record: &AppRecord) -> Option<Tenancy> {
-        let wanted = &record.wanted;
-        let born = wanted.born;
-        let origin = wanted.tenancy.as_ref()?;
-        let heard = self.once.firsts.get(&record.app);
-        let heard = heard.filter(|(of, _)| *of == born).map(|(_, it)| it);
-        let voted = self.seats.first(record.app, born);
-        let known = [Some(origin), heard, voted].into_iter().flatten();
+        let written = record.wanted.tenancy.as_ref()?;
+        let voted = self.seats.first(record.app, record.wanted.born);
+        let known = [Some(written), voted].into_iter().flatten();
         known.max_by_key(|first| first.generation).cloned()
     }
 
@@ -363,22 +355,38 @@ impl Kernel {
             Purpose::Home { placing, node } => self.home_decided(placing, node, outcome),
             Purpose::Reseat => {
                 if let Outcome::Chosen(title) = outcome {
-                    let former = proposal.proposer.first().seats.iter().copied().collect();
-                    self.once.moved.insert(app, (title.clone(), former));
                     self.note_first(app, proposal.born, &title.tenancy);
                     self.once.spare.remove(&app);
                     self.once.vacant.remove(&app);
-                    self.tell_moved();
                 }
             }
         }
     }
 
+    /// Another generation of seats votes: everybody who keeps the record is to know.
     fn note_first(&mut self, app: AppId, born: Version, first: &Tenancy) {
-        let known = self.once.firsts.get(&app);
-        let is_newer = known.is_none_or(|(of, it)| (*of, it.generation) < (born, first.generation));
-        if is_newer {
-            self.once.firsts.insert(app, (born, first.clone()));
+        let record = self.directory.get(app);
+        let known = record.filter(|it| it.wanted.born == born);
+        let known = known.and_then(|it| it.wanted.tenancy.as_ref());
+        if known.is_some_and(|known| known.generation < first.generation) {
+            self.wish(app, |wanted| wanted.tenancy = Some(first.clone()));
+        }
+    }
+
+    /// Whether this node votes on the app: then it has to know whether it was removed.
+    pub(super) fn votes_on(&self, app: AppId) -> bool {
+        let record = self.directory.get(app);
+        let tenancy = record.and_then(|it| it.wanted.tenancy.as_ref());
+        tenancy.is_some_and(|it| it.seats.iter().any(|seat| seat.node == self.me))
+    }
+
+    /// Who votes on an app, from its record, for an object whose seats are no more.
+    pub(super) fn reseated(&mut self, object: ObjectId, wanted: &Wanted) {
+        let hosted = self.objects.get(object);
+        if hosted.is_some_and(|it| it.wanted.born == wanted.born)
+            && let Some(tenancy) = &wanted.tenancy
+        {
+            self.tenures.move_to(self.now, object, tenancy);
         }
     }
 
@@ -424,23 +432,31 @@ impl Kernel {
     /// Has other seats vote where the guardians have changed, or have lost their seats.
     pub(super) fn renew_seats(&mut self) {
         let mut due = Vec::new();
+        let mut doubted = Vec::new();
         for record in self.directory.iter() {
             let app = record.app;
             let Some(first) = self.first_of(record) else {
                 continue;
             };
+            let guardians = directory::guardians(app, self.lasting());
+            if !guardians.contains(&self.me) && self.votes_on(app) {
+                // Perhaps others vote by now: nobody tells a node that is no guardian.
+                doubted.push(app);
+            }
             let under_way = self.once.proposals.values().any(|it| it.app == app)
                 || self.once.seatings.values().any(|it| it.app == app);
             if under_way || self.supervisor_of(app) != self.me {
                 continue;
             }
-            let guardians = directory::guardians(app, self.lasting());
             let wanted: BTreeSet<NodeId> = guardians.iter().copied().collect();
             let seated: BTreeSet<NodeId> = first.seats.iter().map(|seat| seat.node).collect();
             let is_right = wanted == seated && !self.once.vacant.contains(&app);
             if !is_right && guardians.iter().all(|node| self.is_reachable(*node)) {
                 due.push((app, record.wanted.born, wanted));
             }
+        }
+        for app in doubted {
+            self.fetch_from_host(app, self.supervisor_of(app));
         }
         for (app, born, wanted) in due {
             let spare = self.once.spare.get(&app);
@@ -453,37 +469,12 @@ impl Kernel {
                 self.begin_seating(app, born, None);
             }
         }
-        self.tell_moved();
         self.leave_seats();
     }
 
     fn reseat(&mut self, app: AppId) {
         if let Some(seats) = self.once.spare.get(&app).cloned() {
             self.propose(app, Change::Seat(seats), Purpose::Reseat);
-        }
-    }
-
-    /// Tells former seats that others vote now: who has a place among them need not keep the record.
-    fn tell_moved(&mut self) {
-        let mut asks = Vec::new();
-        for (app, (title, seats)) in &self.once.moved {
-            let here = seats.iter().filter(|seat| self.is_reachable(seat.node));
-            asks.extend(here.map(|seat| (*app, *seat, title.clone())));
-        }
-        for (app, seat, title) in asks {
-            let number = seat.number;
-            let ask = Box::new(SeatAsk::Learn(title));
-            let ask = Ask::Seat { seat: number, ask };
-            self.ask(seat.node, ask, Task::Moved { app, seat });
-        }
-    }
-
-    pub(super) fn has_moved(&mut self, app: AppId, seat: Seat) {
-        if let Some((_, seats)) = self.once.moved.get_mut(&app) {
-            seats.remove(&seat);
-            if seats.is_empty() {
-                self.once.moved.remove(&app);
-            }
         }
     }
 
@@ -509,10 +500,8 @@ impl Kernel {
             let record = self.directory.get(*app);
             record.is_some_and(|it| it.wanted.spec.is_some())
         };
-        self.once.firsts.retain(|app, _| is_wanted(app));
         self.once.rounds.retain(|app, _| is_wanted(app));
         self.once.vacant.retain(is_wanted);
-        self.once.moved.retain(|app, _| is_wanted(app));
         self.once.spare.retain(|app, _| is_wanted(app));
     }
 
@@ -603,6 +592,12 @@ impl Kernel {
                 }
             }
             Event::Reseated { object, title } => self.objects.set_title(object, title),
+            Event::Unseated(object) => {
+                if let Some(app) = self.objects.get(object).map(|it| it.facts.app) {
+                    let supervisor = self.supervisor_of(app);
+                    self.ask(supervisor, Ask::FetchRecord(app), Task::Reseated(object));
+                }
+            }
             Event::Lost(object) => {
                 if let Some(hosted) = self.objects.get(object) {
                     let facts = &hosted.facts;

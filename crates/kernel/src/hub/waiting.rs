@@ -272,7 +272,7 @@ impl Kernel {
             | Task::SeatTaken(_)
             | Task::Seat { .. }
             | Task::Renew { .. }
-            | Task::Moved { .. }
+            | Task::Reseated(_)
             | Task::Forget => false,
         };
         for (question, node) in self.questions.find(is_its) {
