@@ -86,6 +86,7 @@ pub fn main(directory: &Path) -> ExitCode {
             let exit = Exit {
                 reason,
                 at: clock::unix_millis(),
+                asked: false,
             };
             match directory.write_exit(&exit) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -642,6 +643,7 @@ impl Shim {
         let exit = Exit {
             reason,
             at: clock::unix_millis(),
+            asked: self.phase == Phase::Stopping,
         };
         if let Err(error) = self.directory.write_exit(&exit) {
             complain(&format!("the exit cannot be recorded: {error}"));

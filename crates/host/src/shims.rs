@@ -534,6 +534,7 @@ fn lost() -> Exit {
     Exit {
         reason: ExitReason::Lost,
         at: clock::wall(),
+        asked: false,
     }
 }
 
@@ -645,6 +646,7 @@ mod tests {
         Exit {
             reason: ExitReason::Code(3),
             at: UnixMillis(2),
+            asked: false,
         }
     }
 

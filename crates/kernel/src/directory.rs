@@ -210,6 +210,7 @@ mod tests {
                 rested: Default::default(),
                 created: UnixMillis(wanted),
                 born: at(0),
+                tenancy: None,
             },
             objects: Vec::new(),
             objects_born: Version::default(),

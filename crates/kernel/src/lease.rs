@@ -6,7 +6,7 @@
 //! A promise is *leased* (held for an asker for [`LEASE_TERM`]), then *held* (by an object, until
 //! it has ended), or it lapses.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
     memory_bytes: u64,
     leases: BTreeMap<u64, (Instant, Promise)>,
     objects: BTreeMap<ObjectId, Promise>,
+    /// Programs of a former life that are being ended: what they hold is not known.
+    strangers: BTreeSet<ObjectId>,
 }
 
 impl Ledger {
@@ -42,6 +44,7 @@ impl Ledger {
             memory_bytes,
             leases: BTreeMap::new(),
             objects: BTreeMap::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -68,6 +71,11 @@ impl Ledger {
         u32::try_from(self.promises().filter(|it| it.app == app).count()).unwrap_or(u32::MAX)
     }
 
+    /// Whether anything is held for an asker.
+    pub(crate) fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
     pub(crate) fn object_count(&self) -> usize {
         self.objects.len()
     }
@@ -76,7 +84,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A [`Problem`] that says what is missing. Nothing is held then. `Busy` when only leases are
-    /// in the way: in a moment they are objects, or free.
+    /// in the way, or a stranger is: in a moment they are objects, or free.
     pub(crate) fn reserve(
         &mut self,
         now: Instant,
@@ -87,6 +95,10 @@ impl Ledger {
     ) -> Result<(), Problem> {
         if let Some(detail) = self.lack(self.objects.values(), resources, ports) {
             return Err(Problem::new(ProblemCode::NoFit, detail));
+        }
+        if !self.strangers.is_empty() {
+            let detail = "what ran before the node began anew is being ended";
+            return Err(Problem::new(ProblemCode::Busy, detail));
         }
         if let Some(detail) = self.lack(self.promises(), resources, ports) {
             return Err(Problem::new(ProblemCode::Busy, detail));
@@ -153,6 +165,12 @@ impl Ledger {
         );
     }
 
+    /// A program is here that is not to be, and holds what nobody wrote down: until it has ended
+    /// nothing is promised.
+    pub(crate) fn bear(&mut self, stranger: ObjectId) {
+        self.strangers.insert(stranger);
+    }
+
     /// The asker does not need it.
     pub(crate) fn release(&mut self, lease: u64) {
         self.leases.remove(&lease);
@@ -161,6 +179,7 @@ impl Ledger {
     /// The object has ended.
     pub(crate) fn free(&mut self, object: ObjectId) {
         self.objects.remove(&object);
+        self.strangers.remove(&object);
     }
 
     /// Leases that lapse now are gone.
@@ -227,6 +246,20 @@ mod tests {
         assert_eq!(ledger.cpu_held_millis(), 400);
         ledger.free(ObjectId([1; 16]));
         assert_eq!(ledger.cpu_held_millis(), 0);
+    }
+
+    #[test]
+    fn nothing_is_promised_while_a_stranger_ends() {
+        let mut ledger = Ledger::new(1000, 1 << 30);
+        let now = Instant::default();
+        let stranger = ObjectId([7; 16]);
+        ledger.bear(stranger);
+        let refused = ledger
+            .reserve(now, 1, APP, cores(0), &[8000])
+            .expect_err("the stranger may have the port");
+        assert_eq!(refused.code, ProblemCode::Busy, "in a moment it may be");
+        ledger.free(stranger);
+        assert!(ledger.reserve(now, 1, APP, cores(0), &[8000]).is_ok());
     }
 
     #[test]

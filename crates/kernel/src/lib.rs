@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Inside, the shape is a star: the kernel processes ([`auth`], [`membership`], [`measurement`],
-//! [`directory`], [`placement`], [`lease`], [`objects`], [`supervisor`]) never name each other;
+//! [`directory`], [`placement`], [`lease`], [`objects`], [`supervisor`], [`register`], [`tenure`]) never name each other;
 //! only the hub and the [`calls`] see two at once.
 #![no_std]
 
@@ -31,7 +31,9 @@ mod objects;
 mod outbox;
 mod placement;
 mod questions;
+mod register;
 mod supervisor;
+mod tenure;
 pub mod world;
 
 pub use hub::Kernel;

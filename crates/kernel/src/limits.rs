@@ -53,6 +53,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// A program that ran so long begins again with the first wait.
 pub const BACKOFF_RESET: Duration = Duration::from_secs(10);
 
+/// Seats of one node: votes on apps that never run twice, also former ones of apps that are.
+pub const SEATS_ON_NODE_MAX: usize = 8_192;
+
 /// Objects on one node, alive or ended.
 pub const OBJECTS_MAX: usize = 16_384;
 /// Records on one node.

@@ -30,6 +30,7 @@ use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{NodeId, ObjectId, UnixMillis};
 use wire::peer::{HostedObject, Placement};
 use wire::spec::{AppSpec, Restart};
+use wire::tenancy::Title;
 
 use crate::instant::Instant;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, LOG_BYTES_MAX, OBJECTS_MAX};
@@ -165,6 +166,7 @@ impl Objects {
                 let exit = Exit {
                     reason: ExitReason::Lost,
                     at: wall,
+                    asked: false,
                 };
                 self.report(now, object, DriverReport::Exited(exit));
             }
@@ -285,7 +287,10 @@ impl Objects {
                 Duration::ZERO
             }
         };
-        if ran >= BACKOFF_RESET {
+        // A former life of this node asked it to end, and could not write down why. Whoever wants it
+        // ended asks again.
+        let was_cut_short = exit.asked && !entry.stopping;
+        if ran >= BACKOFF_RESET || was_cut_short {
             entry.hosted.failures = 0;
         }
         let restart = entry
@@ -299,7 +304,8 @@ impl Objects {
                 Restart::No => false,
                 Restart::OnFailure { retries_max } => {
                     let tries = retries_max.unwrap_or(u32::MAX);
-                    !exit.reason.is_success() && entry.hosted.failures < tries
+                    let has_failed = !exit.reason.is_success();
+                    was_cut_short || (has_failed && entry.hosted.failures < tries)
                 }
                 Restart::Always => true,
             };
@@ -392,6 +398,9 @@ impl Objects {
         };
         let was_to_be_removed = entry.hosted.remove_when_ended;
         entry.hosted.remove_when_ended |= remove;
+        // Whatever was to run again with its node is not to run again now.
+        entry.suspended = false;
+        entry.hosted.suspended = false;
         match entry.hosted.facts.phase {
             Phase::Starting | Phase::Running | Phase::Stopping => {
                 let spec = entry.hosted.wanted.spec.as_ref();
@@ -507,6 +516,14 @@ impl Objects {
         }
     }
 
+    /// Other seats vote on the tenancy of its app now.
+    pub(crate) fn set_title(&mut self, object: ObjectId, title: Title) {
+        if let Some(entry) = self.table.get_mut(&object) {
+            entry.hosted.title = Some(title);
+            self.actions.push_back(Action::Marked(object));
+        }
+    }
+
     /// What its shim needs to know.
     pub(crate) fn launch_order(
         &self,
@@ -526,7 +543,7 @@ impl Objects {
             stop: spec.stop,
             log_bytes_max: LOG_BYTES_MAX,
             hidden_directories: hidden.to_vec(),
-            epoch: hosted.facts.epoch,
+            epoch: hosted.title.as_ref().map_or(0, |_| hosted.facts.epoch),
             tenure: None,
         })
     }

@@ -66,6 +66,11 @@ impl<T> Questions<T> {
         Ok(self.last)
     }
 
+    /// Whether one of such a task is open.
+    pub(crate) fn any(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        self.open.values().any(|question| is_it(&question.task))
+    }
+
     /// Whether a few more can be asked.
     pub(crate) fn has_room(&self) -> bool {
         self.open.len() + 16 < QUESTIONS_MAX

@@ -11,12 +11,13 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::time::Duration;
 
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{AppRecord, Wanted};
-use wire::spec::{AppSpec, Restart};
+use wire::spec::{AppSpec, OnPartition, Restart};
 
 use crate::instant::Instant;
 
@@ -169,6 +170,10 @@ fn plan_slot(
         .spec
         .as_ref()
         .map_or(Restart::No, |spec| spec.restart);
+    let never_twice = wanted
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.on_partition != OnPartition::Available);
     let here: Vec<&ObjectFacts> = slot
         .iter()
         .copied()
@@ -179,6 +184,8 @@ fn plan_slot(
         .filter(|it| it.phase.is_alive() && it.phase != Phase::Stopping);
     let preference = |it: &&&ObjectFacts| {
         (
+            // Of an app that never runs twice, the newest is the one.
+            never_twice.then_some(Reverse(it.epoch)),
             reach(it.node) == Reach::Draining,
             it.phase != Phase::Running,
             it.created,
@@ -188,7 +195,12 @@ fn plan_slot(
     if let Some(keep) = serving.min_by_key(preference) {
         let leaving = reach(keep.node) == Reach::Draining;
         if leaving && restart != Restart::No && !is_busy {
-            steps.push(Step::Place { index });
+            // What never runs twice must have ended before it can begin elsewhere.
+            steps.push(if never_twice {
+                retire(keep, "its node drains")
+            } else {
+                Step::Place { index }
+            });
         }
         for other in here.iter().filter(|it| it.object != keep.object) {
             let in_use = other.phase == Phase::Running && keep.phase != Phase::Running;
@@ -250,7 +262,27 @@ pub(crate) struct Supervision {
     /// to wait after the next failure.
     retries: BTreeMap<(AppId, u32), (Option<Instant>, Duration)>,
     /// What keeps an app from being as it should.
-    trouble: BTreeMap<(AppId, u32), String>,
+    trouble: BTreeMap<(AppId, u32), Trouble>,
+}
+
+/// What keeps a slot empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// No node takes it, for this reason.
+    NoFit(String),
+    /// Too few guardians answer; it must not run twice.
+    TooFew(String),
+    /// Another object may still run there; it must not run twice. That passes by itself.
+    Held(String),
+}
+
+impl core::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoFit(why) => write!(f, "no node fits: {why}"),
+            Self::TooFew(why) | Self::Held(why) => write!(f, "it may not start now: {why}"),
+        }
+    }
 }
 
 impl Supervision {
@@ -290,6 +322,11 @@ impl Supervision {
         self.busy.get(&app).map_or(0, BTreeMap::len)
     }
 
+    /// Whether any slot of any app is being placed.
+    pub(crate) fn is_placing(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
     /// The slot has a place.
     pub(crate) fn placed(&mut self, app: AppId, index: u32) {
         self.finish(app, index);
@@ -306,7 +343,16 @@ impl Supervision {
             .map_or(RETRY_MIN, |(_, wait)| *wait);
         let next = (wait * 2).min(RETRY_MAX);
         self.retries.insert((app, index), (Some(now + wait), next));
-        self.trouble.insert((app, index), why);
+        self.trouble.insert((app, index), Trouble::NoFit(why));
+    }
+
+    /// The slot is looked at again then, and not sooner; for this reason, if that matters to anybody.
+    pub(crate) fn put_off(&mut self, at: Instant, app: AppId, index: u32, why: Option<Trouble>) {
+        self.finish(app, index);
+        self.retries.insert((app, index), (Some(at), RETRY_MIN));
+        if let Some(why) = why {
+            self.trouble.insert((app, index), why);
+        }
     }
 
     /// Somebody else holds what the slot needs, and will have taken it or left it in a moment.
@@ -329,7 +375,7 @@ impl Supervision {
         }
     }
 
-    pub(crate) fn trouble(&self, app: AppId) -> Option<&String> {
+    pub(crate) fn trouble(&self, app: AppId) -> Option<&Trouble> {
         self.trouble
             .range((app, 0)..=(app, u32::MAX))
             .next()
@@ -412,7 +458,7 @@ mod tests {
             placement: wire::spec::Placement::default(),
             stop: wire::spec::Stop::default(),
             remove_when_done: false,
-            on_partition: wire::spec::OnPartition::Available,
+            on_partition: OnPartition::Available,
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {
@@ -442,7 +488,7 @@ mod tests {
                 rested: BTreeSet::new(),
                 created: UnixMillis(0),
                 born: Version::default(),
-                seats: Vec::new(),
+                tenancy: None,
             },
             objects: slots.iter().enumerate().map(object).collect(),
             objects_born: Version::default(),

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use wire::call::{Event, Problem, Request, Response};
 use wire::disk::{Table, Write};
-use wire::driver::{DriverReport, Launch};
+use wire::driver::{DriverReport, Launch, Tenure};
 use wire::fact::{Load, NodeFacts, Platform, Usage};
 use wire::id::{CloudId, NodeId, ObjectId, UnixMillis};
 use wire::peer::{JoinAnswer, JoinRequest, Signature, Statement};
@@ -209,6 +209,13 @@ pub enum Output {
         object: ObjectId,
         /// How long it may take.
         grace_ms: u32,
+    },
+    /// The object may run so long. One that has ended needs no answer.
+    Tenure {
+        /// Which object.
+        object: ObjectId,
+        /// How long: readings of the clock of [`Instant`].
+        tenure: Tenure,
     },
     /// Send a signal to an object's program.
     Signal {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use kernel::instant::Instant;
 use rand::{Rng, RngExt};
-use wire::driver::{DriverReport, Launch};
+use wire::driver::{DriverReport, Launch, Tenure};
 use wire::fact::{Exit, ExitReason, Usage};
 use wire::id::{ObjectId, UnixMillis};
 
@@ -41,12 +41,22 @@ pub(crate) struct Program {
     /// What was last said of it.
     report: Option<DriverReport>,
     since: Instant,
+    /// Until when it may run, if it may not for ever.
+    tenure: Option<Tenure>,
+    /// It was asked to end.
+    asked: bool,
 }
 
 impl Program {
     /// Its program runs or is being started.
     pub(crate) fn lives(&self) -> bool {
         !matches!(self.report, Some(DriverReport::Exited(_)))
+    }
+
+    /// Its program can do something: it lives and is not frozen.
+    pub(crate) fn acts(&self, now: Instant) -> bool {
+        let may_act = |tenure: Tenure| now.as_micros() < tenure.freeze_at_us;
+        self.lives() && self.tenure.is_none_or(may_act)
     }
 }
 
@@ -57,6 +67,8 @@ pub(crate) enum Turn {
     Runs,
     /// It has ended.
     Ends(ExitReason),
+    /// It is killed, unless it may run longer by then.
+    Lapses,
 }
 
 /// What happens to which run, and when.
@@ -102,18 +114,48 @@ impl Driver {
                 plans.push(plan(begins, Turn::Ends(reason)));
             }
         }
+        let tenure = launch.tenure;
+        if let Some(tenure) = tenure {
+            let left_us = tenure.kill_at_us.saturating_sub(now.as_micros());
+            plans.push(plan(Duration::from_micros(left_us), Turn::Lapses));
+        }
         let program = Program {
             launch,
             run,
             report: None,
             since: now,
+            tenure,
+            asked: false,
         };
         self.objects.insert(object, program);
         plans
     }
 
+    /// A program may run so long.
+    pub(crate) fn tenure(
+        &mut self,
+        now: Instant,
+        object: ObjectId,
+        tenure: Tenure,
+    ) -> Option<Plan> {
+        let program = self.objects.get_mut(&object).filter(|it| it.lives())?;
+        program.tenure = Some(tenure);
+        let left_us = tenure.kill_at_us.saturating_sub(now.as_micros());
+        Some(Plan {
+            after: Duration::from_micros(left_us),
+            object,
+            run: program.run,
+            turn: Turn::Lapses,
+        })
+    }
+
     /// The time of a plan has come; what is to be told, if it still holds.
-    pub(crate) fn turn(&mut self, wall: UnixMillis, plan: &Plan) -> Option<DriverReport> {
+    pub(crate) fn turn(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        plan: &Plan,
+    ) -> Option<DriverReport> {
         let program = self.objects.get_mut(&plan.object)?;
         if program.run != plan.run || !program.lives() {
             return None;
@@ -127,7 +169,21 @@ impl Driver {
             Turn::Ends(reason) => DriverReport::Exited(Exit {
                 reason: reason.clone(),
                 at: wall,
+                asked: program.asked,
             }),
+            Turn::Lapses => {
+                let tenure = program.tenure;
+                if tenure.is_none_or(|tenure| now.as_micros() < tenure.kill_at_us) {
+                    return None;
+                }
+                let reason = ExitReason::Lapsed;
+                let asked = program.asked;
+                DriverReport::Exited(Exit {
+                    reason,
+                    at: wall,
+                    asked,
+                })
+            }
         };
         program.report = Some(report.clone());
         Some(report)
@@ -140,7 +196,8 @@ impl Driver {
         grace_ms: u32,
         random: &mut impl Rng,
     ) -> Option<Plan> {
-        let program = self.objects.get(&object).filter(|it| it.lives())?;
+        let program = self.objects.get_mut(&object).filter(|it| it.lives())?;
+        program.asked = true;
         let grace = Duration::from_millis(grace_ms.into());
         let polite = Duration::from_micros(random.random_range(1_000..50_000));
         let is_deaf = matches!(&program.launch.program.arguments[..], [one] if one == "deaf");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sim::latency::Matrix;
-use sim::world::{Hardware, JoinOutcome, MachineId, Outcome, World};
+use sim::world::{Hardware, JoinOutcome, MachineId, Moment, Outcome, World};
 use wire::call::{
     Inspect, Inspection, Invite, NodeList, NodeRemove, Problem, Remove, Response, Run, Scale,
     StartApp, StopApp, Wait,
@@ -298,6 +298,41 @@ fn an_app_whose_port_was_taken_while_it_was_stopped_starts_elsewhere() {
     world.ask(at, start, SECOND * 60).ok();
     world.pass(SECOND * 60);
     assert_eq!(hosts(&world, "first").len(), 1);
+}
+
+/// A host says once that an object is gone, and had said so to a supervisor that died of it. Until
+/// the next one knew, it waited for that object to end: half a minute.
+#[test]
+fn what_a_host_told_only_a_supervisor_that_was_lost_is_asked_for_at_once() {
+    let (mut world, _) = cloud(3);
+    let host = MachineId(1);
+    let mut pinned = spec("web", &["deaf"], Restart::Always);
+    pinned.placement.host = Some(world.name(host).to_string());
+    let supervisor = loop {
+        run(&mut world, host, pinned.clone()).unwrap();
+        let name = inspect(&mut world, host, &pinned.name).guardians[0].clone();
+        match named(&world, &name) {
+            own if own == host => pinned.name.push('b'),
+            other => break other,
+        }
+    };
+    let name = pinned.name;
+    let scale = |replicas| Scale {
+        target: target(&name),
+        replicas,
+    };
+    world.call(host, scale(0));
+    world.pass(MILLISECOND * 500);
+    world.call(host, scale(1));
+    world.pass(MILLISECOND * 500);
+    assert_eq!(hosts(&world, &name), [host], "it does not listen");
+    world.doom(supervisor, Moment::BeforeDurable, 1);
+    let is_gone = world.pass_until(SECOND * 2, |world| hosts(world, &name).is_empty());
+    assert!(is_gone);
+    let is_lost = world.pass_until(MILLISECOND * 100, |world| !world.is_up(supervisor));
+    assert!(is_lost, "it writes down what it was told");
+    world.pass(SECOND * 10);
+    assert_eq!(hosts(&world, &name), [host]);
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl DriverReport {
         Self::Exited(Exit {
             reason: ExitReason::NotStarted { code, message },
             at,
+            asked: false,
         })
     }
 }

@@ -167,6 +167,9 @@ pub struct Exit {
     pub reason: ExitReason,
     /// When.
     pub at: UnixMillis,
+    /// It had been asked to end: it may not have ended by itself.
+    #[serde(default)]
+    pub asked: bool,
 }
 
 /// Why a program ended.
@@ -221,7 +224,9 @@ impl core::fmt::Display for ExitReason {
                 write!(f, "could not be started ({code}): {message}")
             }
             Self::Lost => f.write_str("ended with its machine or its shim"),
-            Self::Lapsed => f.write_str("was killed: it had lost sight of most guardians of its app"),
+            Self::Lapsed => {
+                f.write_str("was killed: it had lost sight of most guardians of its app")
+            }
         }
     }
 }

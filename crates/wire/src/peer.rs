@@ -36,7 +36,7 @@ use crate::call::{Decision, ObjectStats, Problem, Request, Response};
 use crate::fact::{NodeFacts, ObjectFacts};
 use crate::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
 use crate::spec::{AppSpec, Resources};
-use crate::tenancy::{Seat, SeatAnswer, SeatAsk, Title};
+use crate::tenancy::{SeatAnswer, SeatAsk, Tenancy, Title};
 
 /// Longest [`Message`].
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -511,8 +511,8 @@ pub struct Wanted {
     /// The version of the wish that made it: tells it from an app of the same name that was
     /// removed before.
     pub born: Version,
-    /// Of an app that never runs twice: who voted on its tenancy at first.
-    pub seats: Vec<Seat>,
+    /// Of an app that never runs twice: its first tenancy. It says who voted then.
+    pub tenancy: Option<Tenancy>,
 }
 
 /// What the guardians of an app keep.

@@ -23,7 +23,8 @@ pub struct Ballot {
     pub node: u64,
 }
 
-/// A vote on the tenancy of an app.
+/// A vote on the tenancy of an app. New ones are drawn for every generation of seats, also by a
+/// node that stays, so that no two generations share any state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seat {
     /// Who has it.
@@ -48,11 +49,30 @@ pub struct Home {
 pub struct Tenancy {
     /// Who votes on the next one.
     pub seats: Vec<Seat>,
+    /// Times that the seats changed.
+    pub generation: u64,
+    /// How long one renewal lets an object run, in thousandths of a second.
+    pub term_ms: u32,
     /// By slot.
     pub homes: BTreeMap<u32, Home>,
 }
 
-/// A tenancy that was chosen.
+impl Tenancy {
+    /// Whether the object is the one of its slot.
+    #[must_use]
+    pub fn has(&self, object: ObjectId) -> bool {
+        self.homes.values().any(|home| home.object == object)
+    }
+}
+
+/// How many of `seats` are most of them.
+#[must_use]
+pub fn majority(seats: usize) -> usize {
+    seats / 2 + 1
+}
+
+/// A tenancy and the ballot under which it was accepted. That with which a generation of seats
+/// begins has the ballot zero.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Title {
     /// Under which ballot.
@@ -65,17 +85,24 @@ pub struct Title {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SeatAsk {
     /// Accept nothing older than this any more, and say what was accepted.
-    Prepare(Ballot),
+    Prepare {
+        /// The ballot.
+        ballot: Ballot,
+        /// The tenancy with which the generation of these seats began.
+        first: Tenancy,
+    },
     /// Accept this.
     Accept(Title),
-    /// Let the object run for so long from now.
+    /// This was chosen: keep it, if nothing newer is kept.
+    Learn(Title),
+    /// Let the object run for another term.
     Renew {
-        /// Under which title.
-        ballot: Ballot,
         /// The object.
         object: ObjectId,
-        /// Thousandths of a second.
-        term_ms: u32,
+        /// Under which title.
+        ballot: Ballot,
+        /// [`Tenancy::generation`] of that title.
+        generation: u64,
     },
     /// The object does not run, and will not without a renewal.
     Release(ObjectId),
@@ -87,14 +114,16 @@ pub enum SeatAnswer {
     /// To [`SeatAsk::Prepare`].
     Promised {
         /// What was accepted last.
-        accepted: Option<Title>,
+        accepted: Title,
         /// Objects that hold a tenure here, and for how many more thousandths of a second.
         held: Vec<(ObjectId, u32)>,
     },
-    /// To [`SeatAsk::Accept`].
+    /// To [`SeatAsk::Accept`] and [`SeatAsk::Learn`].
     Accepted,
     /// To [`SeatAsk::Renew`]: it may run. To [`SeatAsk::Release`]: heard.
     Renewed,
+    /// To [`SeatAsk::Renew`] and [`SeatAsk::Accept`]: too little is known here yet.
+    Behind,
     /// To [`SeatAsk::Prepare`] and [`SeatAsk::Accept`]: a later ballot was promised.
     Outvoted(Ballot),
     /// To [`SeatAsk::Accept`]: an object that would lose its slot may still run.
@@ -102,23 +131,24 @@ pub enum SeatAnswer {
         /// For so many thousandths of a second.
         by_ms: u32,
     },
-    /// To [`SeatAsk::Renew`]: the title is old; this is the newest one known here.
+    /// To [`SeatAsk::Renew`]: this was accepted here since. It may never be chosen: only what most
+    /// seats say counts.
     Superseded(Title),
     /// The node does not have that seat, or has it no more.
     Unknown,
 }
 
 /// A seat on the disk of its node; the key is its number, big endian.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoredSeat {
     /// Which app it votes on.
     pub app: AppId,
     /// [`crate::peer::Wanted::born`] of that app.
     pub born: Version,
+    /// The tenancy with which its generation began.
+    pub first: Option<Tenancy>,
     /// Nothing older than this is accepted.
     pub promised: Ballot,
     /// What was accepted last.
     pub accepted: Option<Title>,
-    /// The longest term of a tenure that it has granted, in thousandths of a second.
-    pub term_ms: u32,
 }

@@ -71,6 +71,7 @@ fn object() -> ObjectFacts {
         last_exit: Some(wire::fact::Exit {
             reason: ExitReason::Signal(9),
             at: UnixMillis(1_700_000_000_050),
+            asked: true,
         }),
         pid: Some(4242),
         protections_off: vec![],
@@ -205,7 +206,7 @@ fn questions_and_records() {
             rested: BTreeSet::new(),
             created: UnixMillis(1_700_000_000_000),
             born: version,
-            seats: Vec::new(),
+            tenancy: None,
         },
         objects: vec![object()],
         objects_born: Version::default(),
@@ -220,8 +221,8 @@ fn questions_and_records() {
             3d3847010f904e00000080d095ffbc3180d095ffbc3101020110111111111111
             1111111111111111111110977e88c3048d50ca5a52f888356337db0377656201
             20ababababababababababababababababababababababababababababababab
-            ab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc310192210000
-            00000000"#]],
+            ab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc310101922100
+            0000000000"#]],
     );
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use drivers::exec;
 use wire::driver::{Launch, ShimReport, ShimRequest};
-use wire::fact::{ExitReason, Usage};
+use wire::fact::{Exit, ExitReason, Usage};
 use wire::id::{NodeId, ObjectId};
 use wire::spec::{Program, Resources, Stop};
 use wire::stream::{HEADER_BYTES, Kind, Open, What, decode_header};
@@ -305,11 +305,16 @@ impl Caller {
         wire::decode(&payload, 1 << 20).unwrap()
     }
 
-    /// Waits for the end of the program on a connection that watches.
+    /// Waits for the end of the program on a connection that watches; says why it ended.
     pub(crate) fn exit(&mut self) -> ExitReason {
+        self.end().reason
+    }
+
+    /// The same, and says all that is told of it.
+    pub(crate) fn end(&mut self) -> Exit {
         loop {
             match self.report() {
-                ShimReport::Exited(exit) => return exit.reason,
+                ShimReport::Exited(exit) => return exit,
                 ShimReport::Running { .. } | ShimReport::Usage(_) => {}
             }
         }

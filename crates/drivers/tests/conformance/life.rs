@@ -154,7 +154,8 @@ fn stop_asks(driver: &Driver) {
     object.wait_for("ready");
     let mut watcher = object.watch();
     watcher.request(&ShimRequest::Stop { grace_ms: 10_000 });
-    assert_eq!(watcher.exit(), ExitReason::Code(5));
+    let exit = watcher.end();
+    assert_eq!((exit.reason, exit.asked), (ExitReason::Code(5), true));
 }
 
 fn stop_kills(driver: &Driver) {
@@ -259,7 +260,8 @@ fn full_disk(driver: &Driver) {
     let exit = exec::read_exit(&directory).unwrap();
     exec::kill_everything(&directory);
     exec::remove(&directory).unwrap();
-    assert_eq!(exit.map(|exit| exit.reason), Some(ExitReason::Code(7)));
+    let exit = exit.expect("it was written");
+    assert_eq!((exit.reason, exit.asked), (ExitReason::Code(7), false));
 }
 
 fn fork_bomb(driver: &Driver) {

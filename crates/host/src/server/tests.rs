@@ -320,6 +320,7 @@ async fn an_ended_object_still_shows_its_log() {
     let exit = wire::fact::Exit {
         reason: wire::fact::ExitReason::Code(3),
         at: UnixMillis(1),
+        asked: false,
     };
     std::fs::write(directory.join("exit"), wire::encode(&exit).unwrap()).unwrap();
     let what = What::Attach {

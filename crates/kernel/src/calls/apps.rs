@@ -12,14 +12,17 @@ use wire::call::{
     Response, Run, StopApp,
 };
 use wire::fact::{ObjectFacts, Phase};
-use wire::id::{AppId, NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppRecord, Ask, Message, Wanted};
-use wire::spec::{AppSpec, REPLICAS_MAX, Restart, check_name};
+use wire::spec::{
+    AppSpec, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart, TAKEOVER_MS_RANGE, check_name,
+};
+use wire::tenancy::Tenancy;
 
 use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
-use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
+use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish, term_ms};
 use crate::limits::{CALL_DEADLINE, GRACE_MAX, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
 use crate::supervisor::Reach;
 
@@ -68,7 +71,25 @@ impl Kernel {
         if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
             return self.reply(origin, Err(problem));
         }
-        let version = self.tick();
+        if term_ms(&run.spec).is_some() {
+            return self.seat_new_app(origin, run);
+        }
+        let born = self.tick();
+        self.run_seated(origin, run, born, None);
+    }
+
+    /// The same, once it is known who votes on it, if it never runs twice.
+    pub(crate) fn run_seated(
+        &mut self,
+        origin: Origin,
+        run: Run,
+        version: Version,
+        tenancy: Option<Tenancy>,
+    ) {
+        let app = AppId::of_name(&run.spec.name);
+        if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
+            return self.reply(origin, Err(problem));
+        }
         let created = self.wall();
         let wanted = Wanted {
             version,
@@ -77,6 +98,7 @@ impl Kernel {
             rested: BTreeSet::new(),
             created,
             born: version,
+            tenancy,
         };
         let record = AppRecord {
             app,
@@ -548,6 +570,20 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     }
     if spec.replicas > REPLICAS_MAX {
         return invalid(alloc::format!("an app has at most {REPLICAS_MAX} objects"));
+    }
+    if let OnPartition::Once { takeover_ms } = spec.on_partition {
+        if spec.replicas > ONCE_REPLICAS_MAX {
+            return invalid(alloc::format!(
+                "an app that never runs twice has at most {ONCE_REPLICAS_MAX} objects"
+            ));
+        }
+        if !TAKEOVER_MS_RANGE.contains(&takeover_ms) {
+            return invalid(alloc::format!(
+                "another object takes over within {} s to {} min, not within {takeover_ms} ms",
+                TAKEOVER_MS_RANGE.start() / 1000,
+                TAKEOVER_MS_RANGE.end() / 60_000,
+            ));
+        }
     }
     if let Some((name, _)) = spec
         .ports

@@ -107,6 +107,8 @@ impl Kernel {
                 | Answer::Reserved { .. }
                 | Answer::Object(_)
                 | Answer::Done
+                | Answer::SeatTaken(_)
+                | Answer::Seat(_)
                 | Answer::Later { .. },
             ) => {}
             None => {

@@ -15,7 +15,6 @@ use wire::peer::{
 };
 
 use super::{Kernel, Origin};
-use crate::calls::removed_from_the_cloud;
 use crate::limits::{TICKET_TTL_MAX, TICKET_USES_MAX};
 use crate::world::{Output, Token};
 
@@ -274,8 +273,13 @@ impl Kernel {
             // Every one of them is in the table, which is all that can go wrong.
             self.objects.stop(object, None, true).ok();
         }
+        // What they wait for has begun, and others have the record of it: this node cannot say that
+        // nothing was done.
+        let detail = "this node was removed from the cloud meanwhile; others may go on with it";
+        let problem = Problem::new(ProblemCode::Unreachable, detail);
+        let problem = problem.remedy("ask another node what became of it: welkin ps -a");
         for waiter in core::mem::take(&mut self.waiters) {
-            self.reply_now(waiter.origin, Err(removed_from_the_cloud()));
+            self.reply_now(waiter.origin, Err(problem.clone()));
         }
     }
 }

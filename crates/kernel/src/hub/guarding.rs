@@ -13,6 +13,7 @@ use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter, ObjectReport, Wanted};
 use wire::spec::Restart;
+use wire::tenancy::SeatAnswer;
 
 use super::region::SETTLE;
 use super::waiting::WAIT_PAUSE;
@@ -151,9 +152,7 @@ impl Kernel {
     /// What keeps an app from being as it should, as a sentence.
     pub(crate) fn trouble(&self, record: &AppRecord) -> Option<String> {
         let app = record.app;
-        self.supervision
-            .trouble(app)
-            .map(|why| alloc::format!("no node fits: {why}"))
+        self.supervision.trouble(app).map(ToString::to_string)
     }
 
     /// What hosts say of their objects.
@@ -371,6 +370,7 @@ impl Kernel {
             it.last_exit = Some(Exit {
                 reason: ExitReason::Lost,
                 at,
+                asked: false,
             });
         }
         self.save_record(app);
@@ -630,6 +630,7 @@ impl Kernel {
             self.supervision.touch(app);
         }
         self.spread_records();
+        self.renew_seats();
         self.drop_spare_records();
         self.forget_ended_apps();
     }
@@ -671,6 +672,7 @@ impl Kernel {
     fn is_spare(&self, app: AppId) -> bool {
         let guardians = directory::guardians(app, self.lasting());
         !guardians.contains(&self.me)
+            && !self.seats.votes_on(app)
             && self.supervisor_of(app) != self.me
             && self.waiters.iter().all(|it| it.app != app)
             && self.directory.lacking(app, &guardians).is_empty()
@@ -744,6 +746,22 @@ impl Kernel {
                     self.confirmed(from, app, asked_at, &has);
                 }
             }
+            Task::SeatTaken(number) => self.seat_taken(number, from, answer),
+            Task::Seat {
+                proposal,
+                round,
+                seat,
+            } => self.seat_answered(proposal, round, seat, seat_answer(answer)),
+            Task::Renew {
+                object,
+                seat,
+                asked_at,
+            } => {
+                if let Some(answer) = seat_answer(answer) {
+                    self.tenures
+                        .handle(self.now, object, seat, asked_at, answer);
+                }
+            }
             Task::Forget => {}
         }
     }
@@ -765,7 +783,13 @@ impl Kernel {
             }
             Task::ForwardOrPrefix { origin, .. } => self.reply(origin, Err(problem)),
             Task::Fetch(app) => self.fetched(app, None),
-            Task::Store { .. } | Task::Confirm { .. } | Task::Forget => {}
+            Task::SeatTaken(number) => self.seat_taken(number, node, Err(problem)),
+            Task::Seat {
+                proposal,
+                round,
+                seat,
+            } => self.seat_answered(proposal, round, seat, None),
+            Task::Store { .. } | Task::Confirm { .. } | Task::Renew { .. } | Task::Forget => {}
         }
     }
 }
@@ -781,10 +805,20 @@ pub(crate) fn call_response(answer: Answer) -> Result<wire::call::Response, Prob
         | Answer::Object(_)
         | Answer::Done
         | Answer::Record(_)
+        | Answer::SeatTaken(_)
+        | Answer::Seat(_)
         | Answer::Later { .. } => Err(Problem::new(
             ProblemCode::Internal,
             "the answer is of another kind",
         )),
+    }
+}
+
+/// What a seat answered, if it did.
+fn seat_answer(answer: Result<Answer, Problem>) -> Option<SeatAnswer> {
+    match answer {
+        Ok(Answer::Seat(answer)) => Some(*answer),
+        Ok(_) | Err(_) => None,
     }
 }
 

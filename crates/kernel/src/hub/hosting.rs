@@ -49,11 +49,15 @@ impl Kernel {
                 && hosted.facts.phase.is_alive()
             {
                 self.hold(&hosted);
+                if let Some(title) = hosted.title {
+                    self.tenures.hold(self.now, object, title);
+                }
             }
         }
         // Nobody was ever told of an object that the table does not know.
         for (object, report) in survivors {
             if self.objects.get(object).is_none() {
+                self.ledger.bear(object);
                 self.outbox.act(Output::Stop {
                     object,
                     grace_ms: 0,
@@ -69,6 +73,7 @@ impl Kernel {
         if self.objects.get(object).is_some() {
             self.objects.report(self.now, object, report);
         } else if matches!(report, DriverReport::Exited(_)) {
+            self.ledger.free(object);
             self.outbox.act(Output::Discard { object });
         }
     }
@@ -83,12 +88,8 @@ impl Kernel {
 
     pub(super) fn handle_action(&mut self, action: Action) {
         match action {
-            Action::Launch(object) => {
-                let hidden = self.config.hidden_directories.clone();
-                if let Some(launch) = self.objects.launch_order(object, &hidden) {
-                    self.outbox.act(Output::Launch(Box::new(launch)));
-                }
-            }
+            Action::Launch(object) => self.start_program(object),
+            Action::Stop(object, _) if self.is_awaiting(object) => self.end_awaiting(object),
             Action::Stop(object, grace_ms) => {
                 // Once it is durable why: or the next life of this node takes it for an end of its
                 // own. A disk that refuses is no reason to let a program run.
@@ -114,10 +115,14 @@ impl Kernel {
                     self.write_sealed(Table::Objects, &object.0, &hosted);
                 }
             }
-            Action::Freed(object) => self.ledger.free(object),
+            Action::Freed(object) => {
+                self.ledger.free(object);
+                self.release_tenure(object);
+            }
             Action::Removed(hosted) => {
                 let object = hosted.facts.object;
                 self.ledger.free(object);
+                self.release_tenure(object);
                 self.write(Table::Objects, &object.0, None);
                 self.outbox.act(Output::Discard { object });
                 self.report(&hosted, true);
@@ -257,6 +262,8 @@ impl Kernel {
             Ask::StartObject { object } => self.start_object(object),
             Ask::SignalObject { object, signal } => self.signal_object(object, signal),
             Ask::StoreRecord(record) => self.store_record(from, *record),
+            Ask::TakeSeat { app, born } => self.take_seat(app, born),
+            Ask::Seat { seat, ask } => Ok(self.answer_seat(seat, *ask)),
             Ask::FetchRecord(app) => Ok(Answer::Record(self.any_record(app).map(Box::new))),
         };
         self.answer(from, question, answer);

@@ -2,12 +2,13 @@
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
 //! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! where their objects go ([`placing`]), who waits for that ([`waiting`]), and which write is newer
-//! ([`versions`]). The processes themselves never name each other.
+//! where their objects go ([`placing`]), what never runs twice ([`once`]), who waits for that
+//! ([`waiting`]), and which write is newer ([`versions`]). The processes themselves never name each other.
 
 mod admission;
 mod guarding;
 mod hosting;
+mod once;
 mod placing;
 mod region;
 mod versions;
@@ -24,11 +25,13 @@ use core::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use wire::DecodeError;
 use wire::call::{Event, Problem, ProblemCode, Request, Response};
 use wire::disk::{NodeState, Table, Write};
 use wire::fact::{Availability, Capacity, NodeFacts};
 use wire::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
 use wire::peer::{Answer, AppRecord, Ask, HostedObject, MESSAGE_BYTES_MAX, Message, Statement};
+use wire::tenancy::{Seat, StoredSeat};
 
 use crate::auth::Auth;
 use crate::directory::Directory;
@@ -40,11 +43,15 @@ use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
 use crate::outbox::Outbox;
 use crate::questions::{Questions, Returned};
+use crate::register::Seats;
 use crate::supervisor::Supervision;
+use crate::tenure::Tenures;
 use crate::world::{CallId, Config, Input, Output, Token};
 
 pub(crate) use admission::SignPurpose;
 pub(crate) use guarding::{Wish, call_response};
+use once::Once;
+pub(crate) use once::term_ms;
 use placing::Placing;
 pub(crate) use waiting::{StartedBy, WaitFor, Waiter};
 
@@ -77,6 +84,9 @@ pub struct Kernel {
     pub(crate) measurement: Measurement,
     pub(crate) directory: Directory,
     pub(crate) ledger: Ledger,
+    pub(crate) seats: Seats,
+    pub(crate) tenures: Tenures,
+    pub(crate) once: Once,
     pub(crate) objects: Objects,
     pub(crate) supervision: Supervision,
     pub(crate) questions: Questions<Task>,
@@ -174,6 +184,20 @@ pub(crate) enum Task {
     Fetch(AppId),
     /// Objects that the host has not spoken of for long when it was asked, at that time.
     Confirm { app: AppId, asked_at: Instant },
+    /// A seat for an app that never runs twice.
+    SeatTaken(u64),
+    /// Part of a proposal.
+    Seat {
+        proposal: u64,
+        round: u32,
+        seat: Seat,
+    },
+    /// The tenure of an object here, at that time.
+    Renew {
+        object: ObjectId,
+        seat: Seat,
+        asked_at: Instant,
+    },
     /// Nobody needs the answer.
     Forget,
 }
@@ -210,6 +234,9 @@ impl Kernel {
             measurement: Measurement::new(own),
             directory: Directory::default(),
             ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
+            seats: Seats::default(),
+            tenures: Tenures::default(),
+            once: Once::default(),
             objects: Objects::default(),
             supervision: Supervision::default(),
             questions: Questions::new(first_question),
@@ -277,6 +304,9 @@ impl Kernel {
             self.restore_record(record);
         }
         self.heed_wall();
+        for (number, stored) in restored.seats {
+            self.seats.restore(self.now, number, stored);
+        }
         self.awake_objects(restored.objects);
         self.end_step();
     }
@@ -333,6 +363,7 @@ impl Kernel {
         self.outbox.handle_timeout(self.now);
         self.ledger.handle_timeout(self.now);
         self.objects.handle_timeout(self.now);
+        self.tenures.handle_timeout(self.now);
         self.supervision.handle_timeout(self.now);
         for (node, task) in self.questions.expire(self.now) {
             self.handle_silence(node, task);
@@ -383,6 +414,7 @@ impl Kernel {
             self.outbox.poll_timeout(),
             self.ledger.poll_timeout(),
             self.objects.poll_timeout(),
+            self.tenures.poll_timeout(),
             self.supervision.poll_timeout(),
             self.questions.poll_timeout(),
             self.returned.poll_timeout(),
@@ -398,6 +430,32 @@ impl Kernel {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// What it has begun and not finished, in words, for whoever looks for what never ends: each of
+    /// them is over on a node that was left alone for long enough.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<&'static str> {
+        let all = [
+            (!self.waiters.is_empty(), "calls that wait"),
+            (!self.placings.is_empty(), "placings"),
+            (!self.scatters.is_empty(), "scattered questions"),
+            (!self.effects.is_empty(), "calls that act"),
+            (!self.asked.is_empty(), "wishes put to hosts"),
+            (!self.fetching.is_empty(), "records being fetched"),
+            (
+                self.questions
+                    .any(|task| !matches!(task, Task::Renew { .. })),
+                "questions",
+            ),
+            (self.is_seating(), "tenancies that change"),
+            (self.ledger.has_leases(), "leases"),
+            (self.supervision.is_placing(), "slots being placed"),
+            (!self.measuring.is_empty(), "measurements"),
+            (!self.signing.is_empty(), "signatures"),
+        ];
+        let goes_on = all.into_iter().filter(|(goes_on, _)| *goes_on);
+        goes_on.map(|(_, what)| what).collect()
     }
 
     /// Runs what this step has set off until nothing is left, then lets it out.
@@ -423,6 +481,7 @@ impl Kernel {
                 self.handle_decoded(self.me, message);
             } else if let Some(app) = self.supervision.next_dirty() {
                 self.supervise(app);
+            } else if self.heed_tenures() {
             } else if !self.expire_leaving() {
                 break;
             }
@@ -450,7 +509,11 @@ impl Kernel {
     pub(crate) fn ask_until(&mut self, to: NodeId, ask: Ask, task: Task, deadline: Instant) {
         let tells_nothing = matches!(
             ask,
-            Ask::Objects { .. } | Ask::Apps | Ask::Usage { .. } | Ask::Reserve { .. }
+            Ask::Objects { .. }
+                | Ask::Apps
+                | Ask::Usage { .. }
+                | Ask::Reserve { .. }
+                | Ask::Seat { .. }
         );
         match self.questions.open(self.now, to, deadline, task) {
             Ok(question) => {
@@ -649,6 +712,7 @@ struct Restored {
     records: Vec<AppRecord>,
     objects: Vec<HostedObject>,
     facts: Vec<NodeFacts>,
+    seats: Vec<(u64, StoredSeat)>,
 }
 
 impl Restored {
@@ -661,6 +725,11 @@ impl Restored {
                 Table::Records => wire::disk::unseal(&value).map(|one| it.records.push(one)),
                 Table::Objects => wire::disk::unseal(&value).map(|one| it.objects.push(one)),
                 Table::Facts => wire::disk::unseal(&value).map(|one| it.facts.push(one)),
+                Table::Seats => match key.first_chunk::<8>() {
+                    Some(number) => wire::disk::unseal(&value)
+                        .map(|one| it.seats.push((u64::from_be_bytes(*number), one))),
+                    None => Err(DecodeError::Malformed("its key is too short")),
+                },
             };
             if let Err(error) = read {
                 let key = key

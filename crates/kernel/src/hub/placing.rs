@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{Decision, Problem, ProblemCode};
@@ -18,9 +19,11 @@ use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, Ask, ObjectReport, Placement};
 use wire::spec::AppSpec;
 
+use super::term_ms;
 use super::{Kernel, Task, guarding};
 use crate::limits::DECISIONS_MAX;
 use crate::placement::{self, Candidate, Fit, Offer};
+use crate::supervisor::Trouble;
 
 /// How many nodes that are full by hearsay are asked before the answer is that no node fits.
 const SECOND_CHANCES_MAX: usize = 8;
@@ -230,6 +233,11 @@ impl Kernel {
         let Some(lease) = placing.leases.get(&best.node).copied() else {
             return;
         };
+        if term_ms(spec).is_some() {
+            let (slot, object) = ((placing.app, placing.index), placing.object);
+            self.placings.insert(number, placing);
+            return self.propose_home(number, slot, object, best.node);
+        }
         let object = Placement {
             object: placing.object,
             index: placing.index,
@@ -243,6 +251,62 @@ impl Kernel {
             object: Box::new(object),
         };
         self.ask(best.node, ask, Task::Launch(number));
+    }
+
+    /// The guardians have agreed that a slot gets its place: what is to be launched there, and under
+    /// which lease; nothing if that is not wanted any more.
+    pub(super) fn chosen_place(&mut self, number: u64, node: NodeId) -> Option<(u64, Placement)> {
+        let placing = self.placings.get(&number)?;
+        let wanted = self.directory.get(placing.app).map(|it| it.wanted.clone());
+        let wanted = wanted.filter(|it| {
+            let replicas = it.spec.as_ref().map_or(0, |spec| spec.replicas);
+            it.born == placing.born && !it.stopped && placing.index < replicas
+        });
+        let lease = placing.leases.get(&node).copied();
+        match (wanted, lease) {
+            (Some(wanted), Some(lease)) if self.is_current(number, placing) => {
+                let object = Placement {
+                    object: placing.object,
+                    index: placing.index,
+                    epoch: 0,
+                    wanted,
+                    title: None,
+                };
+                Some((lease, object))
+            }
+            _ => {
+                let placing = self.placings.remove(&number)?;
+                if self.is_current(number, &placing) {
+                    self.give_up(&placing);
+                } else {
+                    self.release(&placing);
+                }
+                None
+            }
+        }
+    }
+
+    /// Why a slot got its place, for whoever asks.
+    pub(super) fn note_reason(&mut self, number: u64, reason: String) {
+        if let Some(placing) = self.placings.get_mut(&number) {
+            placing.reasons.push(reason);
+        }
+    }
+
+    /// The guardians have not agreed that a slot gets its place: it is looked for again, later.
+    pub(super) fn not_chosen(&mut self, number: u64, wait: Duration, why: Option<Trouble>) {
+        let Some(placing) = self.placings.remove(&number) else {
+            return;
+        };
+        self.release(&placing);
+        if !self.is_current(number, &placing) {
+            return;
+        }
+        let (now, app) = (self.now, placing.app);
+        self.supervision
+            .put_off(now + wait, app, placing.index, why);
+        self.check_waiters(app);
+        self.supervision.touch(app);
     }
 
     /// Whether the slot still waits for this attempt. It does not when its app was removed, or is

@@ -9,11 +9,12 @@ use alloc::vec;
 use core::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run};
-use wire::fact::{ObjectFacts, Phase, Platform};
+use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run, Scale};
+use wire::driver::DriverReport;
+use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
-use wire::peer::{ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
-use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources};
+use wire::peer::{News, ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
+use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 
 use super::*;
 use crate::directory::Joined;
@@ -253,7 +254,7 @@ fn spec(name: &str) -> AppSpec {
             memory_bytes: 1 << 20,
             processes: 1,
         },
-        restart: wire::spec::Restart::No,
+        restart: Restart::No,
         placement: wire::spec::Placement::default(),
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
@@ -273,7 +274,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
             rested: BTreeSet::new(),
             created: UnixMillis(millis),
             born: version,
-            seats: Vec::new(),
+            tenancy: None,
         },
         objects: Vec::new(),
         objects_born: Version::default(),
@@ -345,6 +346,7 @@ fn launch(bench: &mut Bench, lease: u64, spec: AppSpec, millis: u64) -> Option<P
         index: 0,
         epoch: 1,
         wanted: record(spec, millis).wanted,
+        title: None,
     };
     let object = Box::new(object);
     refused(bench.ask(2, Ask::Launch { lease, object }))
@@ -460,7 +462,7 @@ fn the_peer_of_a_node_whose_disk_refuses_supervises_for_it() {
     facts.node = node(2);
     let mut other = Measurement::new(facts);
     let mut tell = |bench: &mut Bench, is_impaired| {
-        let news = wire::peer::News {
+        let news = News {
             statements: Vec::new(),
             facts: vec![other.impair(Instant::default(), is_impaired)],
         };
@@ -479,6 +481,136 @@ fn a_node_stops_though_its_disk_takes_no_writes() {
     let call = bench.call(NodeDown {});
     assert!(matches!(bench.reply(call), Some(Ok(Response::NodeDown(_)))));
     assert_eq!(bench.outputs.last(), Some(&Output::Halt));
+}
+
+/// A daemon that was killed before an object was written down ended it in its next life, and gave
+/// its port away before it had ended.
+#[test]
+fn a_node_takes_nothing_while_what_it_does_not_know_still_ends() {
+    let stranger = object(7, "web", 1).object;
+    let bench = Bench::new(&[2]);
+    let mut bench = bench.restart(|config| config.survivors = vec![(stranger, None)]);
+    assert!(bench.outputs.contains(&Output::Stop {
+        object: stranger,
+        grace_ms: 0
+    }));
+    bench.pass(2);
+    bench.answers(2);
+    let reserve = |lease| Ask::Reserve {
+        lease,
+        app: AppId::of_name("other"),
+        resources: spec("other").resources,
+        ports: vec![8000],
+    };
+    let answer = bench.ask(2, reserve(1));
+    assert_eq!(refused(answer), Some(ProblemCode::Busy));
+    bench.happen(Input::Driver {
+        object: stranger,
+        report: DriverReport::Exited(Exit {
+            reason: ExitReason::Signal(9),
+            at: UnixMillis(WALL),
+            asked: false,
+        }),
+    });
+    assert!(matches!(bench.ask(2, reserve(2)), Some(Ok(_))));
+}
+
+/// Node 1 with a running object of an app with this policy, which node 2 asked it to take.
+fn host(restart: Restart) -> (Bench, ObjectId) {
+    let mut bench = Bench::new(&[2]);
+    let mut web = spec("web");
+    web.restart = restart;
+    assert_eq!(launch(&mut bench, 1, web, WALL), None);
+    let launched = bench.outputs.iter().find_map(|it| match it {
+        Output::Launch(launch) => Some(launch.object),
+        _ => None,
+    });
+    let object = launched.expect("a node takes what fits");
+    let report = DriverReport::Running {
+        pid: 7,
+        started: UnixMillis(WALL),
+        protections_off: vec![],
+    };
+    bench.happen(Input::Driver { object, report });
+    (bench, object)
+}
+
+/// An object that was removed while it ended with its node ran again in the next life of the node,
+/// and was taken for one that was being ended for good: nobody ended it ever after.
+#[test]
+fn what_was_removed_while_it_ended_with_its_node_does_not_run_again() {
+    let (mut bench, object) = host(Restart::Always);
+    bench.call(NodeDown {});
+    bench.pass(21);
+    assert!(bench.kernel.objects.iter().any(|it| it.suspended));
+    let stop = Ask::StopObject {
+        object,
+        grace_ms: None,
+        remove: true,
+    };
+    assert!(matches!(bench.ask(2, stop), Some(Ok(_))));
+    let exit = Exit {
+        reason: ExitReason::Code(0),
+        at: UnixMillis(WALL),
+        asked: false,
+    };
+    let survivor = (object, Some(DriverReport::Exited(exit)));
+    let mut bench = bench.restart(|config| config.survivors = vec![survivor]);
+    bench.pass(1);
+    let runs = |it: &Output| matches!(it, Output::Launch(_));
+    assert!(!bench.outputs.iter().any(runs));
+    assert!(bench.kernel.objects.get(object).is_none());
+}
+
+/// A full disk kept a node from writing down that it ended its objects: those that are started again
+/// only when they fail were taken for done.
+#[test]
+fn what_was_asked_to_end_in_a_former_life_has_not_ended_by_itself() {
+    for asked in [true, false] {
+        let (bench, object) = host(Restart::OnFailure { retries_max: None });
+        let exit = Exit {
+            reason: ExitReason::Code(0),
+            at: UnixMillis(WALL),
+            asked,
+        };
+        let survivor = (object, Some(DriverReport::Exited(exit)));
+        let mut bench = bench.restart(|config| config.survivors = vec![survivor]);
+        bench.pass(1);
+        let runs = |it: &Output| matches!(it, Output::Launch(_));
+        assert_eq!(bench.outputs.iter().any(runs), asked);
+    }
+}
+
+/// A caller whose node was removed meanwhile heard that it had been forbidden what others did.
+#[test]
+fn a_call_that_a_removed_node_had_begun_is_not_called_forbidden() {
+    let mut bench = Bench::new(&[2]);
+    let target = bench.app_of(1);
+    bench.ask(2, store(record(spec(&target), WALL)));
+    let call = bench.call(Scale {
+        target,
+        replicas: 2,
+    });
+    assert_eq!(bench.reply(call), None, "no program runs yet");
+    let body = StatementBody::Removal {
+        cloud: cloud(),
+        node: node(1),
+        keeps: vec![],
+        at: UnixMillis(WALL),
+    };
+    let bytes = body.signed_bytes().expect("encodes");
+    let removal = Statement {
+        body,
+        signer: node(2).0,
+        signature: Signature(key(2).sign(&bytes).to_bytes()),
+    };
+    let news = News {
+        statements: vec![removal],
+        facts: vec![],
+    };
+    bench.tell(2, &Message::Rumors(news));
+    let code = bench.reply(call).and_then(|it| it.err()).map(|it| it.code);
+    assert_eq!(code, Some(ProblemCode::Unreachable));
 }
 
 /// A drained node that was stopped took objects again once it was back.
@@ -547,11 +679,12 @@ fn nothing_is_remembered_of_apps_without_objects() {
         remove: true,
     };
     bench.ask(2, stop);
-    let exit = wire::fact::Exit {
-        reason: wire::fact::ExitReason::Code(0),
+    let exit = Exit {
+        reason: ExitReason::Code(0),
         at: UnixMillis(WALL),
+        asked: false,
     };
-    let report = wire::driver::DriverReport::Exited(exit);
+    let report = DriverReport::Exited(exit);
     bench.happen(Input::Driver { object, report });
     bench.pass(11);
     assert_eq!(bench.kernel.reported_to.len(), 0);

@@ -22,6 +22,7 @@ use wire::peer::{AppRecord, Message};
 
 use super::{Kernel, Origin, Task, Wish};
 use crate::instant::Instant;
+use crate::supervisor::Trouble;
 
 /// How many questions are remembered that were abandoned before they came.
 const OVERTAKEN_MAX: usize = 256;
@@ -147,12 +148,20 @@ impl Kernel {
         by: StartedBy,
     ) -> Option<Result<Response, Problem>> {
         let spec = record.wanted.spec.as_ref()?;
-        if let Some(why) = self.supervision.trouble(record.app) {
-            let detail = alloc::format!("no node fits {}: {why}", spec.name);
-            let problem = Problem::new(ProblemCode::NoFit, detail);
-            return Some(Err(problem.remedy(
-                "welkin nodes -o wide shows the room, welkin ps the ports in use",
-            )));
+        match self.supervision.trouble(record.app) {
+            Some(Trouble::NoFit(why)) => {
+                let detail = alloc::format!("no node fits {}: {why}", spec.name);
+                let problem = Problem::new(ProblemCode::NoFit, detail);
+                return Some(Err(problem.remedy(
+                    "welkin nodes -o wide shows the room, welkin ps the ports in use",
+                )));
+            }
+            Some(Trouble::TooFew(why)) => {
+                let detail = alloc::format!("{} may not start now: {why}", spec.name);
+                let problem = Problem::new(ProblemCode::Unreachable, detail);
+                return Some(Err(problem.remedy("welkin nodes")));
+            }
+            Some(Trouble::Held(_)) | None => {}
         }
         if record.wanted.stopped && by == StartedBy::Scale {
             let objects = record.objects.clone();
@@ -260,6 +269,9 @@ impl Kernel {
             | Task::Asked { .. }
             | Task::Fetch(_)
             | Task::Confirm { .. }
+            | Task::SeatTaken(_)
+            | Task::Seat { .. }
+            | Task::Renew { .. }
             | Task::Forget => false,
         };
         for (question, node) in self.questions.find(is_its) {
@@ -270,13 +282,14 @@ impl Kernel {
         self.scatters
             .retain(|_, scatter| scatter.origin() != origin);
         self.effects.retain(|_, effect| effect.origin() != origin);
+        let never_made = self.abandon_seating(origin);
         let after = self.waits.len() + self.scatters.len() + self.effects.len();
         let Some(at) = self
             .waiters
             .iter()
             .position(|waiter| waiter.origin == origin)
         else {
-            return before != after;
+            return before != after || never_made;
         };
         let waiter = self.waiters.swap_remove(at);
         if matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {

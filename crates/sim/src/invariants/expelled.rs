@@ -31,6 +31,7 @@ impl Watch for Expelled {
             | Output::AnswerJoin { .. }
             | Output::Launch(_)
             | Output::Stop { .. }
+            | Output::Tenure { .. }
             | Output::Signal { .. }
             | Output::Discard { .. }
             | Output::Measure { .. }

@@ -11,6 +11,7 @@ mod expelled;
 mod guarded;
 mod honest;
 mod no_orphan;
+mod one_home;
 mod one_life;
 pub mod one_run;
 mod recorded;
@@ -52,6 +53,7 @@ pub trait Watch: fmt::Debug {
 pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
     vec![
         Box::new(one_life::OneLife),
+        Box::new(one_home::OneHome),
         Box::new(one_run::OneRun::default()),
         Box::new(capacity::Capacity),
         Box::new(expelled::Expelled),

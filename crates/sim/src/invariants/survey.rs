@@ -222,7 +222,9 @@ impl Survey {
             None => false,
             Some(Wish::Absent) => true,
             Some(Wish::Present { stopped, kind, .. }) => {
-                is_still && (stopped || (has_objects && !kind.lasts()))
+                // A slot for which no node is found has yet to run.
+                let have_run = has_objects && super::wanted_count::missing(self, name).is_none();
+                is_still && (stopped || (have_run && !kind.lasts()))
             }
         }
     }

@@ -12,7 +12,9 @@ use wire::call::{
     AppList, CloudInfo, Doctor, Explain, Inspect, Kill, NodeDown, NodeDrain, NodeLabel, NodeList,
     NodeRemove, NodeResume, Remove, Request, Resolve, Run, Scale, StartApp, StopApp, Wait,
 };
-use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop, parse_amount};
+use wire::spec::{
+    AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS, parse_amount,
+};
 
 /// Reads a call.
 pub(super) fn parse(words: &[&str]) -> Result<Request, String> {
@@ -117,7 +119,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         placement: Placement::default(),
         stop: Stop::default(),
         remove_when_done: false,
-        on_partition: wire::spec::OnPartition::Available,
+        on_partition: OnPartition::Available,
     };
     loop {
         options = match options {
@@ -169,6 +171,15 @@ fn set(spec: &mut AppSpec, key: &str, value: &str) -> Result<(), String> {
         "port" => {
             let (name, port) = value.split_once('=').ok_or_else(wrong)?;
             spec.ports.insert(name.to_string(), number(port)?);
+        }
+        "on-partition" => {
+            spec.on_partition = match value {
+                "available" => OnPartition::Available,
+                "once" => OnPartition::Once {
+                    takeover_ms: TAKEOVER_MS,
+                },
+                _ => return Err(wrong()),
+            };
         }
         "host" => spec.placement.host = Some(value.to_string()),
         "where" => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use wire::call::{Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait};
-use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
+use wire::spec::{AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS};
 
 use crate::invariants::capacity::PORT;
 use crate::invariants::one_run::JOB;
@@ -41,12 +41,11 @@ pub(super) enum Deed {
 pub(super) fn choose(
     world: &mut World,
     (wishes, past): (&BTreeSet<Wish>, &BTreeSet<Wish>),
-    bad_days: bool,
 ) -> Deed {
     let may_be_absent = wishes.contains(&Wish::Absent);
     let dice = world.random().random_range(0..24);
     if may_be_absent && (wishes.len() == 1 || dice < 10) {
-        return any_run(world, bad_days);
+        return any_run(world);
     }
     // What runs once is not started again, or nobody could tell whether it ran twice.
     let may_be = |kind: Kind| past.iter().any(|it| it.kind() == Some(kind));
@@ -71,12 +70,11 @@ pub(super) fn choose(
     }
 }
 
-/// Some new app. What ends when it returns 0 has its bad days: nobody may know that it was asked to.
-pub(super) fn any_run(world: &mut World, bad_days: bool) -> Deed {
+/// Some new app.
+pub(super) fn any_run(world: &mut World) -> Deed {
     let kind = match world.random().random_range(0..12) {
         0..5 => Kind::Always,
-        5 | 6 if bad_days => Kind::Retried,
-        5 | 6 => Kind::Always,
+        5 | 6 => Kind::Retried,
         7 => Kind::Single,
         8 | 9 => Kind::Job,
         _ => Kind::Once,
@@ -144,6 +142,15 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         ports.insert("http".to_string(), port);
         environment.insert(PORT.to_string(), port.to_string());
     }
+    let never_twice = matches!(kind, Kind::Always | Kind::Single);
+    let on_partition = if never_twice && world.random().random_range(0..4) == 0 {
+        let takeover_ms = *[6_000, TAKEOVER_MS]
+            .choose(world.random())
+            .unwrap_or(&6_000);
+        OnPartition::Once { takeover_ms }
+    } else {
+        OnPartition::Available
+    };
     AppSpec {
         name: name.to_string(),
         replicas,
@@ -165,7 +172,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
             ..Stop::default()
         },
         remove_when_done: kind == Kind::Once,
-        on_partition: wire::spec::OnPartition::Available,
+        on_partition,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::world::{Counts, JoinOutcome, MachineId, Off, World};
 use model::{Model, View};
 use trouble::Trouble;
 use wire::call::{Invite, Response};
+use wire::id::NodeId;
 
 /// How long nodes have to find each other after a heal.
 const MEETING: Duration = Duration::from_secs(15);
@@ -201,7 +202,7 @@ impl Run {
         }
         Self {
             world,
-            model: Model::new(options.bad_days),
+            model: Model::new(),
             trouble: Trouble::new(options.bad_days),
             seen: String::new(),
         }
@@ -481,11 +482,13 @@ impl Run {
         let up = members
             .iter()
             .filter(|it| self.world.off(**it) == Off::New || self.world.is_up(**it));
+        let up: BTreeSet<NodeId> = up.map(|it| self.world.node(*it)).collect();
+        let has_removed = !self.trouble.removed.is_empty();
         Expected {
-            up: up.map(|it| self.world.node(*it)).collect(),
+            apps: self.model.expected(has_removed, up.len() < members.len()),
             members: members.iter().map(|it| self.world.node(*it)).collect(),
-            apps: self.model.expected(!self.trouble.removed.is_empty()),
-            has_removed: !self.trouble.removed.is_empty(),
+            up,
+            has_removed,
         }
     }
 }

@@ -41,6 +41,7 @@ struct Open {
     call: Call,
     deed: Deed,
     view: View,
+    began: Instant,
     /// The caller goes away then.
     abandon_at: Option<Instant>,
 }
@@ -57,6 +58,9 @@ struct App {
     next: Option<(Instant, Deed)>,
     /// When the last call was over.
     last: Option<Instant>,
+    /// The last thing that was done, was done while nodes did not see each other: one of them alone
+    /// may know of it.
+    is_private: bool,
 }
 
 /// See the module.
@@ -66,14 +70,12 @@ pub(super) struct Model {
     waits: Vec<(String, Call)>,
     /// Answers that no caller should have got.
     pub(super) wrong: Vec<String>,
-    /// See [`super::Options::bad_days`].
-    bad_days: bool,
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
 }
 
 impl Model {
-    pub(super) fn new(bad_days: bool) -> Self {
+    pub(super) fn new() -> Self {
         let app = |number: usize| {
             let app = App {
                 wishes: BTreeSet::from([Wish::Absent]),
@@ -82,6 +84,7 @@ impl Model {
                 echoes: Vec::new(),
                 next: None,
                 last: None,
+                is_private: false,
             };
             (format!("app{number}"), app)
         };
@@ -89,18 +92,21 @@ impl Model {
             apps: (0..APPS).map(app).collect(),
             waits: Vec::new(),
             wrong: Vec::new(),
-            bad_days,
             acknowledged: 0,
             refused: 0,
         }
     }
 
     /// What each app may be. A node that was removed may have been the only one that knew what was
-    /// said while it was cut off.
-    pub(super) fn expected(&self, has_removed: bool) -> BTreeMap<String, BTreeSet<Wish>> {
+    /// said while it was cut off; so may one that somebody has stopped, until it is back.
+    pub(super) fn expected(
+        &self,
+        has_removed: bool,
+        has_stopped: bool,
+    ) -> BTreeMap<String, BTreeSet<Wish>> {
         let wishes = |(name, app): (&String, &App)| {
             let mut wishes = app.wishes.clone();
-            if has_removed {
+            if has_removed || (has_stopped && app.is_private) {
                 wishes.extend(&app.past);
             }
             // An app that removes itself may have done so.
@@ -140,7 +146,7 @@ impl Model {
         let Some(app) = self.apps.get_mut(name).filter(|it| it.open.is_none()) else {
             return;
         };
-        let deed = deed::choose(world, (&app.wishes, &app.past), self.bad_days);
+        let deed = deed::choose(world, (&app.wishes, &app.past));
         if deed == Deed::Wait {
             let request = deed::request(world, name, deed);
             let call = world.call(at, request);
@@ -178,9 +184,11 @@ impl Model {
                 world.abandon(call);
                 outcome = Outcome::Broken;
             }
+            let began = open.began;
             let open = app.open.take().map_or(view, |it| it.view);
             app.echoes.retain(|(until, _)| *until > now);
-            let is_quiet = app.last.is_none_or(|last| now.since(last) > SKEW);
+            // What the clocks say of when it was done is between its beginning and now.
+            let is_quiet = app.last.is_none_or(|last| began.since(last) > SKEW);
             let is_known = view.is_calm && open.is_calm
                 || view.is_sighted && open.is_sighted && view.is_steady;
             let is_last = is_known || (is_quiet && view.is_steady);
@@ -295,6 +303,7 @@ impl App {
             call,
             deed,
             view,
+            began: world.now(),
             abandon_at,
         });
     }
@@ -305,7 +314,7 @@ impl App {
             return;
         }
         let next = match deed {
-            Deed::Remove { .. } => Some(deed::any_run(world, false)),
+            Deed::Remove { .. } => Some(deed::any_run(world)),
             Deed::Stop => Some(Deed::Start),
             Deed::Run { .. } if world.random().random_range(0..8) == 0 => {
                 Some(Deed::Remove { force: true })
@@ -326,6 +335,7 @@ impl App {
     }
 
     fn done(&mut self, deed: Deed, is_last: bool, is_sighted: bool) {
+        self.is_private = !is_sighted;
         let before = if is_sighted { &self.wishes } else { &self.past };
         let mut after: BTreeSet<Wish> = before.iter().map(|wish| apply(*wish, deed)).collect();
         if before.iter().any(|it| it.kind() == Some(Kind::Once)) {

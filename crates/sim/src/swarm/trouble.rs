@@ -132,6 +132,10 @@ impl Trouble {
         if dice > 2 || !self.removed.is_empty() || up.len() < 4 || !world.is_whole() || one == at {
             return;
         }
+        // Whom the removed node has admitted stays only if whoever removes it knows of that.
+        if !members.iter().all(|it| world.knows(at, *it)) {
+            return;
+        }
         let node = world.node(one).to_string();
         world.call(at, NodeRemove { node, force: true });
         self.removed.insert(one);
@@ -251,9 +255,6 @@ fn manage(world: &mut World, machines: &[MachineId]) {
             remove: Vec::new(),
         }
         .into(),
-        // Of what ends with its node while the disk takes nothing, the next life of the node cannot
-        // know that it did not end by itself (`docs/protocols/placing.md`, failures).
-        _ if world.disk_refuses(at) => return,
         _ => NodeDown {}.into(),
     };
     world.call(at, request);

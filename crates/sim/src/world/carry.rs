@@ -27,6 +27,11 @@ impl World {
                 let plan = driver.stop(object, grace_ms, &mut self.random);
                 self.plan(machine, plan);
             }
+            Output::Tenure { object, tenure } => {
+                let now = self.now;
+                let plan = self.at_mut(machine).driver.tenure(now, object, tenure);
+                self.plan(machine, plan);
+            }
             Output::Signal { object, signal } => {
                 let plan = self.at_mut(machine).driver.signal(object, signal);
                 self.plan(machine, plan);

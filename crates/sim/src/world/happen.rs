@@ -343,7 +343,8 @@ impl World {
 
     fn program_turns(&mut self, machine: MachineId, plan: &Plan) {
         let wall = self.at(machine).wall(self.wall());
-        let Some(report) = self.at_mut(machine).driver.turn(wall, plan) else {
+        let now = self.now;
+        let Some(report) = self.at_mut(machine).driver.turn(now, wall, plan) else {
             return;
         };
         let object = plan.object;

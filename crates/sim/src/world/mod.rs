@@ -261,11 +261,25 @@ impl World {
         self.at(machine).expelled.contains(&node)
     }
 
+    /// Whether the kernel of a machine knows that another is a member.
+    #[must_use]
+    pub fn knows(&self, machine: MachineId, other: MachineId) -> bool {
+        machine == other || self.at(machine).peers.contains_key(&self.node(other))
+    }
+
     /// Programs that truly run on a machine, or are being started, whatever anybody believes.
     pub fn programs(&self, machine: MachineId) -> impl Iterator<Item = (ObjectId, &Launch)> {
         let objects = self.at(machine).driver.objects();
         objects
             .filter(|(_, program)| program.lives())
+            .map(|(object, program)| (*object, &program.launch))
+    }
+
+    /// Those of them that can do something now: none that is frozen.
+    pub fn acting(&self, machine: MachineId) -> impl Iterator<Item = (ObjectId, &Launch)> {
+        let objects = self.at(machine).driver.objects();
+        objects
+            .filter(|(_, program)| program.acts(self.now))
             .map(|(object, program)| (*object, &program.launch))
     }
 
@@ -377,16 +391,11 @@ impl World {
         is_well.then(|| it.since.max(it.ill_until))
     }
 
-    /// What of a kernel is going on, by the fields of its text for developers: a kernel has no
-    /// other door to its inside. Empty on a node that has nothing to do.
+    /// What the kernel of a machine has begun and not finished, in words.
     #[must_use]
     pub fn unfinished(&self, machine: MachineId) -> Vec<&'static str> {
-        let Some(kernel) = &self.at(machine).kernel else {
-            return Vec::new();
-        };
-        let text = format!("{kernel:?}");
-        let goes_on = |(name, idle): &(&'static str, &str)| (!text.contains(idle)).then_some(*name);
-        UNFINISHED.iter().filter_map(goes_on).collect()
+        let kernel = self.at(machine).kernel.as_ref();
+        kernel.map_or_else(Vec::new, Kernel::unfinished)
     }
 
     /// What became of a call.
@@ -666,21 +675,6 @@ impl World {
         self.watches = watches;
     }
 }
-
-/// What a kernel may have begun, and how the text for developers shows that there is none of it.
-const UNFINISHED: [(&str, &str); 11] = [
-    ("calls that wait", " waiters: []"),
-    ("placings", " placings: {}"),
-    ("scattered questions", " scatters: {}"),
-    ("calls that act", " effects: {}"),
-    ("wishes put to hosts", " asked: {}"),
-    ("records being fetched", " fetching: {}"),
-    ("questions", " open: {}"),
-    ("leases", " leases: {}"),
-    ("slots being placed", " busy: {}"),
-    ("measurements", " measuring: {}"),
-    ("signatures", " signing: {}"),
-];
 
 /// By when a call must be answered: what the kernel allows, and some time for its way.
 fn limit(request: &Request) -> Option<Duration> {

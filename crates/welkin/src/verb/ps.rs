@@ -310,6 +310,7 @@ pub(crate) mod tests {
             last_exit: ended.then_some(Exit {
                 reason: ExitReason::Signal(9),
                 at: UnixMillis(NOW.0 - 5_000),
+                asked: false,
             }),
             pid: (phase == Phase::Running).then_some(4242),
             protections_off: Vec::new(),

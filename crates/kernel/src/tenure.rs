@@ -1,0 +1,241 @@
+//! The right of objects here to run, where an app never runs twice: renewed with the seats of the
+//! app, again and again. The whole protocol is in `docs/protocols/once.md`.
+//!
+//! What it is not: it starts and stops nothing, and freezes nothing. It says until when an object
+//! may run; the shim keeps to that.
+//!
+//! ```text
+//!        hold                 most seats renewed                   not renewed for 0.7 term
+//! (none) ────► sought ────────────────────────────► held ──────────────────────────────────► sought
+//!                 │ ◄── other seats: sought there ───┤
+//!                 │ most seats say that the slot has another object
+//!                 ▼                                  ▼
+//!               lost                                lost
+//! ```
+//!
+//! All times are counted from when a renewal was *sent*: the seats count theirs from later.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use wire::id::ObjectId;
+use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
+
+use crate::instant::Instant;
+
+/// Parts of the term, in tenths: a renewal is due after so much of it.
+const RENEW_TENTHS: u32 = 2;
+/// The object is frozen after so much.
+const FREEZE_TENTHS: u32 = 7;
+/// And killed after so much. The seats wait for the whole term.
+const KILL_TENTHS: u32 = 9;
+
+/// The tenures of the objects on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Tenures {
+    tenures: BTreeMap<ObjectId, Tenure>,
+    asks: VecDeque<(ObjectId, Seat, SeatAsk)>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Tenure {
+    title: Title,
+    /// When the last renewal was sent that each seat has granted.
+    granted: BTreeMap<Seat, Instant>,
+    /// Seats that have accepted something without it, or of other seats.
+    superseded: BTreeMap<Seat, Title>,
+    renew_at: Instant,
+    /// When the renewal was sent that most seats have granted.
+    since: Option<Instant>,
+}
+
+/// What the hub has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// It may run so long.
+    Extended {
+        object: ObjectId,
+        freeze_at: Instant,
+        kill_at: Instant,
+    },
+    /// Other seats vote now: to be kept with the object.
+    Reseated { object: ObjectId, title: Title },
+    /// The slot has another object.
+    Lost(ObjectId),
+}
+
+impl Tenures {
+    /// Seeks the right for an object, from now on.
+    pub(crate) fn hold(&mut self, now: Instant, object: ObjectId, title: Title) {
+        self.tenures.entry(object).or_insert(Tenure {
+            title,
+            granted: BTreeMap::new(),
+            superseded: BTreeMap::new(),
+            renew_at: now,
+            since: None,
+        });
+    }
+
+    /// The object does not run, and will not until the right is sought again.
+    pub(crate) fn release(&mut self, object: ObjectId) {
+        let Some(tenure) = self.tenures.remove(&object) else {
+            return;
+        };
+        self.asks.retain(|(other, _, _)| *other != object);
+        for seat in tenure.title.tenancy.seats {
+            self.asks
+                .push_back((object, seat, SeatAsk::Release(object)));
+        }
+    }
+
+    /// Until when the object may run, if it may run now.
+    pub(crate) fn held(&self, now: Instant, object: ObjectId) -> Option<(Instant, Instant)> {
+        let tenure = self.tenures.get(&object)?;
+        let (freeze_at, kill_at) = tenure.deadlines()?;
+        (freeze_at > now).then_some((freeze_at, kill_at))
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What is to be asked of a seat, now.
+    pub(crate) fn poll_ask(&mut self) -> Option<(ObjectId, Seat, SeatAsk)> {
+        self.asks.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.tenures.values().map(|it| it.renew_at).min()
+    }
+
+    /// Asks for the renewals that are due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for (object, tenure) in &mut self.tenures {
+            if tenure.renew_at > now {
+                continue;
+            }
+            tenure.renew_at = now + part(&tenure.title.tenancy, RENEW_TENTHS);
+            for seat in &tenure.title.tenancy.seats {
+                self.asks
+                    .push_back((*object, *seat, tenure.renewal(*object)));
+            }
+        }
+    }
+
+    /// What a seat answered to what it was asked when `asked_at` was now.
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        object: ObjectId,
+        seat: Seat,
+        asked_at: Instant,
+        answer: SeatAnswer,
+    ) {
+        let Some(tenure) = self.tenures.get_mut(&object) else {
+            return;
+        };
+        if !tenure.title.tenancy.seats.contains(&seat) {
+            return;
+        }
+        match answer {
+            SeatAnswer::Renewed => {
+                tenure.superseded.remove(&seat);
+                let granted = tenure.granted.entry(seat).or_insert(asked_at);
+                *granted = asked_at.max(*granted);
+                if tenure.count()
+                    && let Some((freeze_at, kill_at)) = tenure.deadlines()
+                {
+                    self.events.push_back(Event::Extended {
+                        object,
+                        freeze_at,
+                        kill_at,
+                    });
+                }
+            }
+            SeatAnswer::Behind => {
+                let learn = SeatAsk::Learn(tenure.title.clone());
+                self.asks.push_back((object, seat, learn));
+            }
+            // It has learned the title.
+            SeatAnswer::Accepted => {
+                self.asks.push_back((object, seat, tenure.renewal(object)));
+            }
+            SeatAnswer::Superseded(title) => {
+                tenure.superseded.insert(seat, title);
+                let Some(next) = tenure.superseded_by() else {
+                    return;
+                };
+                if !next.tenancy.has(object) {
+                    self.tenures.remove(&object);
+                    self.events.push_back(Event::Lost(object));
+                } else if next.tenancy.generation != tenure.title.tenancy.generation {
+                    tenure.move_to(now, next.tenancy);
+                    let title = tenure.title.clone();
+                    self.events.push_back(Event::Reseated { object, title });
+                }
+            }
+            SeatAnswer::Promised { .. }
+            | SeatAnswer::Outvoted(_)
+            | SeatAnswer::Held { .. }
+            | SeatAnswer::Unknown => {}
+        }
+    }
+}
+
+impl Tenure {
+    fn renewal(&self, object: ObjectId) -> SeatAsk {
+        SeatAsk::Renew {
+            object,
+            ballot: self.title.ballot,
+            generation: self.title.tenancy.generation,
+        }
+    }
+
+    /// Takes what was granted into account; says whether it may run longer than before.
+    fn count(&mut self) -> bool {
+        let mut granted: Vec<Instant> = self.granted.values().copied().collect();
+        granted.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = majority(self.title.tenancy.seats.len());
+        let since = granted.get(needed - 1).copied();
+        let is_longer = since > self.since;
+        self.since = self.since.max(since);
+        is_longer
+    }
+
+    /// When it is frozen, and when it is killed, unless it is renewed.
+    fn deadlines(&self) -> Option<(Instant, Instant)> {
+        let since = self.since?;
+        let after = |tenths| since + part(&self.title.tenancy, tenths);
+        Some((after(FREEZE_TENTHS), after(KILL_TENTHS)))
+    }
+
+    /// What most seats have accepted instead. The same ballot is the same title; what only some
+    /// have accepted may never be chosen.
+    fn superseded_by(&self) -> Option<Title> {
+        let mut votes: BTreeMap<Ballot, usize> = BTreeMap::new();
+        for title in self.superseded.values() {
+            *votes.entry(title.ballot).or_insert(0) += 1;
+        }
+        let needed = majority(self.title.tenancy.seats.len());
+        let (chosen, _) = votes.into_iter().find(|(_, count)| *count >= needed)?;
+        let mut titles = self.superseded.values();
+        titles.find(|title| title.ballot == chosen).cloned()
+    }
+
+    /// Other seats vote. What the former ones granted lasts as long as it would have.
+    fn move_to(&mut self, now: Instant, tenancy: Tenancy) {
+        self.title = Title {
+            ballot: Ballot::default(),
+            tenancy,
+        };
+        self.granted.clear();
+        self.superseded.clear();
+        self.renew_at = now;
+    }
+}
+
+fn part(tenancy: &Tenancy, tenths: u32) -> Duration {
+    Duration::from_millis(tenancy.term_ms.into()) * tenths / 10
+}
