@@ -118,7 +118,10 @@ fn hold(directory: &Directory) -> Result<(), Failure> {
     let mut shim = Shim::new(directory.clone(), launch, listener, signals, log);
     shim.keeper = keeper;
     shim.start()?;
-    shim.run()
+    shim.run().inspect_err(|_broken| {
+        // Before it is written that it has ended.
+        shim.kill_everything();
+    })
 }
 
 /// Leaves the daemon: an own session, no inherited descriptors, its own signals.
@@ -202,7 +205,7 @@ struct Shim {
     log_has_failed: bool,
     exit: Option<Exit>,
     /// How it ended, while that is not said yet.
-    ending: Option<ExitReason>,
+    ending: Option<Exit>,
     /// Of an app that never runs twice.
     keeper: Option<Keeper>,
     /// When what does not stop is killed.
@@ -610,12 +613,17 @@ impl Shim {
         if self.exit.is_some() || self.ending.is_some() {
             return;
         }
+        let exit = Exit {
+            reason,
+            at: clock::unix_millis(),
+            asked: self.phase == Phase::Stopping,
+        };
         if self.keeper.is_none() {
-            return self.conclude(reason);
+            return self.conclude(exit);
         }
         self.phase = Phase::Ending;
         self.kill_at = None;
-        self.ending = Some(reason);
+        self.ending = Some(exit);
         self.bury();
     }
 
@@ -624,27 +632,20 @@ impl Shim {
         let is_left = self.kill_everything();
         // A pid namespace ends last of all that was in it, and init is reaped after that.
         if !is_left && self.init.is_none() {
-            let reason = self.ending.take();
-            reason.into_iter().for_each(|reason| self.conclude(reason));
+            let exit = self.ending.take();
+            exit.into_iter().for_each(|exit| self.conclude(exit));
         }
     }
 
     /// Writes how the program ended, tells it, and kills what it left behind.
-    fn conclude(&mut self, reason: ExitReason) {
+    fn conclude(&mut self, mut exit: Exit) {
         self.drain();
-        let was_killed = reason == ExitReason::Signal(9);
+        let was_killed = exit.reason == ExitReason::Signal(9);
         // Without a limit of its own, the node may have been out of memory.
         let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
-        let reason = if was_killed && !self.has_killed && lacked_memory() {
-            ExitReason::OutOfMemory
-        } else {
-            reason
-        };
-        let exit = Exit {
-            reason,
-            at: clock::unix_millis(),
-            asked: self.phase == Phase::Stopping,
-        };
+        if was_killed && !self.has_killed && lacked_memory() {
+            exit.reason = ExitReason::OutOfMemory;
+        }
         if let Err(error) = self.directory.write_exit(&exit) {
             complain(&format!("the exit cannot be recorded: {error}"));
         }

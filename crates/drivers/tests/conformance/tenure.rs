@@ -276,22 +276,23 @@ def asked(*_):
 signal.signal(signal.SIGTERM, asked)";
     let script = format!("{asked}\n{COUNT}{FOREVER}");
     let ends: [fn(&Object); 3] = [
+        |object| object.caller().request(&ShimRequest::Signal { signal: 9 }),
         |object| {
             object
                 .caller()
                 .request(&ShimRequest::Stop { grace_ms: 600_000 })
         },
-        |object| object.caller().request(&ShimRequest::Signal { signal: 9 }),
         |object| kill(Pid::from_raw(object.shim_pid()), Signal::SIGTERM).unwrap(),
     ];
-    for end in ends {
+    for (end, is_stop) in ends.into_iter().zip([false, true, true]) {
         let object = driver.start(python(&script, Some(tenure(FAR_MS, FAR_MS))));
         eventually("it counts", || said(&object, "count").is_some());
         renew(&object, tenure(0, FAR_MS));
         let last = pace.frozen(&object, "count");
         let mut watcher = object.watch();
         end(&object);
-        assert_eq!(watcher.exit(), ExitReason::Signal(9));
+        let exit = watcher.end();
+        assert_eq!((exit.reason, exit.asked), (ExitReason::Signal(9), is_stop));
         assert_eq!(marked(&object), Vec::<i32>::new());
         assert_eq!(said(&object, "count"), Some(last), "it died where it stood");
         assert!(!object.directory.join("scratch/tmp/asked").exists());
