@@ -21,11 +21,16 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access, geteuid};
+use wire::driver::Launch;
 use wire::fact::Usage;
 use wire::id::{NodeId, ObjectId};
 use wire::spec::Resources;
 
 use crate::directory::read_text;
+
+mod freezer;
+
+pub(crate) use self::freezer::Freezer;
 
 /// Where a superuser's node has its objects on v2.
 const SLICE: &str = "welkin.slice";
@@ -84,6 +89,15 @@ struct Base {
     path: PathBuf,
     /// It, or the one above it: the outermost that has to give controllers to its children.
     top: PathBuf,
+}
+
+impl Base {
+    /// Why no group can be made below it, if so.
+    fn check(&self) -> Result<(), String> {
+        let top = self.top.display();
+        access(&self.top, AccessFlags::W_OK)
+            .map_err(|error| format!("{top} may not be written ({})", error.desc()))
+    }
 }
 
 /// Finds where each controller is, from `/proc/self/cgroup` and `/proc/self/mountinfo`.
@@ -193,6 +207,12 @@ pub(crate) struct Group {
     members: Vec<Member>,
 }
 
+/// What it means that an object of an app that never runs twice cannot be frozen.
+pub(crate) const NOT_FROZEN: &str =
+    "it is killed, not frozen, as soon as its node has not renewed in time that it may run";
+
+const NO_UNIFIED: &str = "the node cannot make control groups of version 2 (cgroup2)";
+
 #[derive(Debug)]
 struct Member {
     version: Version,
@@ -204,7 +224,9 @@ struct Member {
 
 impl Group {
     /// Plans the groups of an object; nothing is made yet. Sentences say what cannot be had.
-    pub(crate) fn plan(node: NodeId, object: ObjectId, off: &mut Vec<String>) -> Self {
+    ///
+    /// One that may have to be frozen gets a group on v2 although no controller may be there.
+    pub(crate) fn plan(launch: &Launch, off: &mut Vec<String>) -> Self {
         let mut group = Self::default();
         let found = match Hierarchies::read() {
             Ok(found) => found,
@@ -224,18 +246,29 @@ impl Group {
                 ));
                 continue;
             };
-            let path = base.path.join(node_group(node)).join(object.to_string());
-            match group.members.iter_mut().find(|member| member.path == path) {
-                Some(member) => member.controllers.push(controller),
-                None => group.members.push(Member {
-                    version: base.version,
-                    path,
-                    top: base.top,
-                    controllers: vec![controller],
-                }),
-            }
+            group.member(base, launch).controllers.push(controller);
+        }
+        if let (Some(_), Some(base)) = (launch.tenure, found.unified()) {
+            group.member(base, launch);
         }
         group
+    }
+
+    /// The object's group below a base.
+    fn member(&mut self, base: Base, launch: &Launch) -> &mut Member {
+        let node = base.path.join(node_group(launch.node));
+        let path = node.join(launch.object.to_string());
+        let known = self.members.iter().position(|member| member.path == path);
+        let index = known.unwrap_or(self.members.len());
+        if known.is_none() {
+            self.members.push(Member {
+                version: base.version,
+                path,
+                top: base.top,
+                controllers: Vec::new(),
+            });
+        }
+        &mut self.members[index]
     }
 
     /// The groups that a shim said it had made, for those who come after it.
@@ -288,17 +321,28 @@ impl Group {
         }
     }
 
-    /// Puts a process into the v2 group; what it forks is in it too.
-    pub(crate) fn attach(&self, pid: Pid, off: &mut Vec<String>) {
-        for member in self
-            .members
+    /// The v2 group, of which there is one at most.
+    fn unified(&self) -> Option<&Member> {
+        self.members
             .iter()
-            .filter(|member| member.version == Version::V2)
-        {
-            if let Err(error) = write(&member.entrance(), &pid.to_string()) {
-                off.extend(member.not_entered(&error));
-            }
-        }
+            .find(|member| member.version == Version::V2)
+    }
+
+    /// Puts a process into the v2 group; what it forks is in it too.
+    pub(crate) fn attach(&self, pid: Pid, off: &mut Vec<String>) -> io::Result<()> {
+        let Some(member) = self.unified() else {
+            return Ok(());
+        };
+        write(&member.entrance(), &pid.to_string()).inspect_err(|error| {
+            off.extend(member.not_entered(error));
+        })
+    }
+
+    /// What freezes all that was attached.
+    pub(crate) fn freezer(&self) -> io::Result<Freezer> {
+        let unified = self.unified();
+        let unified = unified.ok_or_else(|| io::Error::other(NO_UNIFIED))?;
+        Freezer::open(&unified.path)
     }
 
     /// The v1 groups' entrances: a process that writes `0` to one is inside.
@@ -592,16 +636,19 @@ pub(crate) fn available() -> Vec<(Controller, Result<(), String>)> {
     };
     let check = |controller| match found.find(controller) {
         None => Err("the control group of the node does not have it".to_string()),
-        Some(base) => {
-            let top = base.top.display();
-            access(&base.top, AccessFlags::W_OK)
-                .map_err(|error| format!("{top} may not be written ({})", error.desc()))
-        }
+        Some(base) => base.check(),
     };
     Controller::ALL
         .into_iter()
         .map(|controller| (controller, check(controller)))
         .collect()
+}
+
+/// Whether an object of this process could be frozen, and why not.
+pub(crate) fn can_freeze() -> Result<(), String> {
+    let found = Hierarchies::read().map_err(|error| error.to_string())?;
+    let base = found.unified();
+    base.ok_or_else(|| NO_UNIFIED.to_string())?.check()
 }
 
 /// Removes the groups of a node, once it has no objects.
@@ -612,6 +659,7 @@ pub(crate) fn remove_node(node: NodeId) {
     for base in Controller::ALL
         .into_iter()
         .filter_map(|controller| found.find(controller))
+        .chain(found.unified())
     {
         // Not empty or already gone: both are fine.
         let _kept = fs::remove_dir(base.path.join(node_group(node)));

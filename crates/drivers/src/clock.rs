@@ -6,11 +6,21 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use wire::id::UnixMillis;
 
 /// For deadlines.
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// `CLOCK_BOOTTIME` in microseconds, which goes on while the machine sleeps. If it could not be
+/// read, every deadline would have passed.
+pub(crate) fn boot_micros() -> u64 {
+    let read = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    read.map_or(u64::MAX, |time| {
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Since 1970-01-01 UTC; zero when the clock is before that.

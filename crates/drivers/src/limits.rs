@@ -27,7 +27,7 @@ pub const SENTENCES_MAX: usize = 64;
 /// Longest such sentence.
 pub const SENTENCE_BYTES_MAX: usize = 1024;
 /// Hierarchies of control groups that one object is in.
-pub const HIERARCHIES_MAX: usize = 4;
+pub const HIERARCHIES_MAX: usize = 5;
 /// Longest `/etc/passwd` or `/etc/group` that is read.
 pub const ACCOUNTS_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest file of the kernel (`/proc`, control groups) that is read.
@@ -42,6 +42,8 @@ pub const LAG: Duration = Duration::from_secs(5);
 pub const FLUSH: Duration = Duration::from_secs(5);
 /// How long what was left in an object may take to die and its control groups to be removed.
 pub const CLEANUP: Duration = Duration::from_secs(10);
+/// How long it is waited until everything in a frozen object stands still.
+pub const FREEZE: Duration = Duration::from_millis(100);
 /// Between SIGHUP and SIGKILL for a further program whose caller has gone.
 pub const HANGUP_GRACE: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted by a shim.

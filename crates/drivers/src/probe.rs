@@ -60,7 +60,23 @@ pub fn probe() -> Vec<Protection> {
         });
         Protection::new(name, missing, "control groups of the node can be used")
     }));
+    all.push(freezer());
     all
+}
+
+fn freezer() -> Protection {
+    let missing = cgroup::can_freeze().err().map(|why| {
+        let remedy = format!(
+            "mount cgroup2 and run the node as root, or as a service with Delegate=yes and \
+             DelegateSubgroup={DAEMON_LEAF}"
+        );
+        let sentence = format!(
+            "an object of an app that never runs twice is killed where it could be frozen: {why}"
+        );
+        (sentence, remedy)
+    });
+    let explanation = "an object that may not run for a while can go on later";
+    Protection::new("freezer", missing, explanation)
 }
 
 fn kernel() -> Protection {

@@ -8,6 +8,8 @@
 //!     │                                        │                    │
 //!     └───────── it could not be ──────────────┴──── it ended ──────┤
 //!                                                                   ▼
+//!             (Ending: only of an app that never runs twice: what is left is killed first)
+//!                                                                   │
 //!                               Exited: DIR/exit is written, what is left is killed
 //!                                                                   │
 //!                               Ended: nothing of the object runs; callers are served to the
@@ -17,13 +19,16 @@
 //! One thread, one `poll` loop, no dependence on the daemon: it ignores SIGHUP and SIGPIPE, and
 //! SIGTERM (a machine that shuts down) is a request to stop the object. Callers who want output
 //! are positions in the log ([`crate::log`]), so none of them can delay the program or another
-//! caller. When it is killed, its init and everything in the object die with it.
+//! caller. When it is killed, its init and everything in the object die with it. An object of an
+//! app that never runs twice is frozen and killed at moments that the shim keeps by itself
+//! ([`tenure`]).
 //!
 //! What it is not: it never restarts anything and never talks to a network.
 
 mod callers;
 mod connection;
 mod session;
+mod tenure;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -48,7 +53,8 @@ use wire::id::UnixMillis;
 
 use self::connection::Connection;
 use self::session::{Ends, Session};
-use crate::cgroup::Group;
+use self::tenure::Keeper;
+use crate::cgroup::{self, Group};
 use crate::clock;
 use crate::directory::{CGROUPS, Directory};
 use crate::limits::{CHUNK_BYTES, CLEANUP, FLUSH, SENTENCES_MAX};
@@ -107,9 +113,15 @@ fn hold(directory: &Directory) -> Result<(), Failure> {
         .map_err(|error| Failure::setup("the object's directory cannot be written", error))?;
     let log = log::Writer::open(directory.path(), launch.log_bytes_max)
         .map_err(|error| Failure::setup("the log cannot be opened", error))?;
+    let keeper = launch.tenure.map(Keeper::new).transpose();
+    let keeper = keeper.map_err(|error| Failure::setup("its tenure cannot be kept", error))?;
     let mut shim = Shim::new(directory.clone(), launch, listener, signals, log);
+    shim.keeper = keeper;
     shim.start()?;
-    shim.run()
+    shim.run().inspect_err(|_broken| {
+        // Before it is written that it has ended.
+        shim.kill_everything();
+    })
 }
 
 /// Leaves the daemon: an own session, no inherited descriptors, its own signals.
@@ -151,6 +163,9 @@ enum Phase {
     Preparing,
     Running,
     Stopping,
+    /// Of an app that never runs twice: how it ended is known and will be said once nothing of it
+    /// is left, because whoever hears it may start the next one.
+    Ending,
     /// How it ended is written; what is left is being killed.
     Exited,
     /// Nothing of the object runs any more.
@@ -189,6 +204,10 @@ struct Shim {
     log_bytes: u64,
     log_has_failed: bool,
     exit: Option<Exit>,
+    /// How it ended, while that is not said yet.
+    ending: Option<Exit>,
+    /// Of an app that never runs twice.
+    keeper: Option<Keeper>,
     /// When what does not stop is killed.
     kill_at: Option<Instant>,
     /// When cleaning up, and serving callers, is given up.
@@ -205,6 +224,7 @@ struct Shim {
 /// Something that `poll` watches.
 #[derive(Debug, Clone, Copy)]
 enum Token {
+    Tenure,
     Signals,
     Listener,
     Setup,
@@ -244,6 +264,8 @@ impl Shim {
             log_bytes: 0,
             log_has_failed: false,
             exit: None,
+            ending: None,
+            keeper: None,
             kill_at: None,
             give_up_at: None,
             listener: Some(listener),
@@ -292,6 +314,8 @@ impl Shim {
         }
         let entrances = self.make_groups(init, &mut off);
         self.protections_off.extend(off);
+        // The program is not there yet, and will not be if it may not.
+        self.keep_tenure();
         // Init may have failed and gone; its setup socket says why.
         let _gone = sandbox::send_files(&control, &entrances);
         self.control = Some(control);
@@ -299,13 +323,26 @@ impl Shim {
     }
 
     fn make_groups(&mut self, init: Pid, off: &mut Vec<String>) -> Vec<File> {
-        self.group = Group::plan(self.launch.node, self.launch.object, off);
+        self.group = Group::plan(&self.launch, off);
         if let Err(error) = fs::write(self.directory.file(CGROUPS), self.group.record()) {
             complain(&format!("the control groups cannot be recorded: {error}"));
         }
         self.group.create(&self.launch.resources, off);
         self.memory_kills_before = self.group.out_of_memory_kills();
-        self.group.attach(init, off);
+        let attached = self.group.attach(init, off);
+        if let Some(keeper) = &mut self.keeper {
+            let freezer = match self.isolation {
+                // A frozen init could not kill what a dead shim has left.
+                Isolation::None => Err(io::Error::other("it has no namespaces of its own")),
+                Isolation::Full | Isolation::Unprivileged => {
+                    attached.and_then(|()| self.group.freezer())
+                }
+            };
+            match freezer {
+                Ok(freezer) => keeper.freezer = Some(freezer),
+                Err(error) => off.push(format!("{}: {error}", cgroup::NOT_FROZEN)),
+            }
+        }
         self.group.entrances(off)
     }
 
@@ -330,10 +367,15 @@ impl Shim {
     /// Everything that can happen next, and waits for the first of it.
     fn wait(&self) -> Result<Vec<(Token, PollFlags)>, Failure> {
         let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
-        let mut watched = vec![(Token::Signals, PollFd::new(self.signals.as_fd(), read))];
+        let mut watched = Vec::new();
         let mut watch = |token, descriptor, events| {
             watched.push((token, PollFd::new(descriptor, events)));
         };
+        // First, because it must not wait for what the others make this turn do.
+        self.keeper
+            .iter()
+            .for_each(|k| watch(Token::Tenure, k.timer.as_fd(), read));
+        watch(Token::Signals, self.signals.as_fd(), read);
         self.listener
             .iter()
             .for_each(|l| watch(Token::Listener, l.as_fd(), read));
@@ -400,22 +442,26 @@ impl Shim {
             .chain(self.kill_at)
             .chain(self.give_up_at)
             .chain(waits_until);
-        let Some(first) = deadlines.min() else {
+        let left = deadlines
+            .min()
+            .map(|first| first.saturating_duration_since(clock::now()));
+        // What is left in the groups is being buried, and nothing tells when that is done.
+        let is_burying = match self.phase {
+            Phase::Preparing | Phase::Running | Phase::Stopping => false,
+            Phase::Ending | Phase::Exited => self.isolation == Isolation::None,
+            Phase::Ended => true,
+        };
+        let interval = is_burying.then_some(CLEANUP_INTERVAL);
+        let Some(left) = left.into_iter().chain(interval).min() else {
             return PollTimeout::NONE;
         };
-        let mut left = first.saturating_duration_since(clock::now());
-        // What is left in the groups is being buried, and nothing tells when that is done.
-        if self.phase == Phase::Ended
-            || (self.phase == Phase::Exited && self.isolation == Isolation::None)
-        {
-            left = left.min(CLEANUP_INTERVAL);
-        }
         // Rounded up, so that it does not wake up just before its time.
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
     fn handle_event(&mut self, token: Token, events: PollFlags) {
         match token {
+            Token::Tenure => self.keep_tenure(),
             Token::Signals => self.handle_signals(),
             Token::Listener => self.accept(),
             Token::Setup => self.hear_setup(),
@@ -466,8 +512,8 @@ impl Shim {
                 self.hear_setup();
                 self.hear_init();
                 // Nothing was heard from it: it was killed, and all the others with it.
-                self.conclude(ExitReason::Signal(9));
                 self.init = None;
+                self.end(ExitReason::Signal(9));
             }
             if let Some(id) = session {
                 self.hear_session(id);
@@ -489,7 +535,7 @@ impl Shim {
                 }
                 Ok(Some((Message::Failed { code, text }, _))) => {
                     self.main = None;
-                    self.conclude(ExitReason::NotStarted {
+                    self.end(ExitReason::NotStarted {
                         code,
                         message: text,
                     });
@@ -555,31 +601,51 @@ impl Shim {
         }
         self.control = None;
         self.hear_setup();
-        self.conclude(match status {
+        self.end(match status {
             [code, 0] => ExitReason::Code(code),
             [_, signal] => ExitReason::Signal(signal),
         });
     }
 
-    /// The program has ended: writes how, tells it, and kills what it left behind.
-    fn conclude(&mut self, reason: ExitReason) {
-        if self.exit.is_some() {
+    /// The program has ended, or has to. How it did is said at once, but of an app that never runs
+    /// twice when nothing of it is left.
+    fn end(&mut self, reason: ExitReason) {
+        if self.exit.is_some() || self.ending.is_some() {
             return;
         }
-        self.drain();
-        let was_killed = reason == ExitReason::Signal(9);
-        // Without a limit of its own, the node may have been out of memory.
-        let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
-        let reason = if was_killed && !self.has_killed && lacked_memory() {
-            ExitReason::OutOfMemory
-        } else {
-            reason
-        };
         let exit = Exit {
             reason,
             at: clock::unix_millis(),
             asked: self.phase == Phase::Stopping,
         };
+        if self.keeper.is_none() {
+            return self.conclude(exit);
+        }
+        self.phase = Phase::Ending;
+        self.kill_at = None;
+        self.ending = Some(exit);
+        self.bury();
+    }
+
+    /// Kills what is left of an object whose end is not said yet, and says it when that is nothing.
+    fn bury(&mut self) {
+        let is_left = self.kill_everything();
+        // A pid namespace ends last of all that was in it, and init is reaped after that.
+        if !is_left && self.init.is_none() {
+            let exit = self.ending.take();
+            exit.into_iter().for_each(|exit| self.conclude(exit));
+        }
+    }
+
+    /// Writes how the program ended, tells it, and kills what it left behind.
+    fn conclude(&mut self, mut exit: Exit) {
+        self.drain();
+        let was_killed = exit.reason == ExitReason::Signal(9);
+        // Without a limit of its own, the node may have been out of memory.
+        let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
+        if was_killed && !self.has_killed && lacked_memory() {
+            exit.reason = ExitReason::OutOfMemory;
+        }
         if let Err(error) = self.directory.write_exit(&exit) {
             complain(&format!("the exit cannot be recorded: {error}"));
         }
@@ -655,6 +721,9 @@ impl Shim {
             self.has_killed = true;
             self.kill_everything();
         }
+        if self.phase == Phase::Ending {
+            self.bury();
+        }
         if self.phase == Phase::Exited {
             let is_left = self.isolation == Isolation::None && self.kill_everything();
             let has_given_up = self.give_up_at.is_some_and(|at| at <= now);
@@ -696,7 +765,13 @@ impl Shim {
     /// Sends the program a signal.
     fn signal(&mut self, signal: i32) {
         let Some(main) = &self.main else { return };
-        self.has_killed |= signal == Signal::SIGKILL as i32;
+        let kills = signal == Signal::SIGKILL as i32;
+        self.has_killed |= kills;
+        if kills && self.is_frozen() {
+            // Init stands still too and would not notice. Other signals wait until it goes on.
+            self.kill_everything();
+            return;
+        }
         let sent = match &main.process {
             Some(process) => sys::pidfd_send_signal(process.as_fd(), signal),
             None => sys::kill(main.pid, signal).map_err(io::Error::from),
@@ -707,9 +782,11 @@ impl Shim {
 
     /// Asks the program to end. Asking again can only shorten the time it has.
     fn stop(&mut self, grace_ms: u32) {
+        // It would not hear a signal, and must not be let go to hear one.
+        let grace_ms = if self.is_frozen() { 0 } else { grace_ms };
         let kill_at = clock::now() + Duration::from_millis(u64::from(grace_ms));
         match self.phase {
-            Phase::Exited | Phase::Ended => return,
+            Phase::Ending | Phase::Exited | Phase::Ended => return,
             Phase::Preparing | Phase::Running => {
                 self.phase = Phase::Stopping;
                 // Without any time it would make no difference but to how the end looks.

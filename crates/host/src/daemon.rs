@@ -774,6 +774,7 @@ impl World {
             }
             Output::Launch(launch) => self.shims.launch(*launch),
             Output::Stop { object, grace_ms } => self.shims.stop(object, grace_ms),
+            Output::Tenure { object, tenure } => self.shims.tenure(object, tenure),
             Output::Signal { object, signal } => self.shims.signal(object, signal),
             Output::Discard { object } => self.shims.discard(object),
             Output::Measure { token, objects } => self.shims.measure(token, objects),

@@ -89,13 +89,8 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
     }
     let (severity, summary, remedy) = disk(&patient.state_dir);
     add(severity, summary, remedy);
-    if clock::wall().0 < CLOCK_MILLIS_MIN {
-        let remedy = "set the clock, for example with an NTP service";
-        add(
-            Severity::Missing,
-            "the clock of the machine is not set".to_owned(),
-            remedy,
-        );
+    for (summary, remedy) in clocks() {
+        add(Severity::Missing, summary.to_owned(), remedy);
     }
     let bound: Vec<_> = patient.bound.iter().map(ToString::to_string).collect();
     if !bound.is_empty() {
@@ -116,6 +111,19 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
         );
     }
     findings.findings.sort_by_key(|finding| finding.severity);
+}
+
+/// What is wrong with the clocks of this machine, and what to do about it.
+fn clocks() -> Vec<(&'static str, &'static str)> {
+    let mut wrong = Vec::new();
+    if clock::wall().0 < CLOCK_MILLIS_MIN {
+        let remedy = "set the clock, for example with an NTP service";
+        wrong.push(("the clock of the machine is not set", remedy));
+    }
+    if !clock::counts_sleep() {
+        wrong.push((clock::NO_TENURES, "install a newer kernel"));
+    }
+    wrong
 }
 
 fn disk(state_dir: &Path) -> (Severity, String, &'static str) {

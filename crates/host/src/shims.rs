@@ -8,12 +8,14 @@
 //!
 //! ```text
 //! Launch ─► shim started, connected ─► Watch        *starting*
-//!                            Running ◄─             *running*; Stop, Signal, Usage are passed on
+//!                            Running ◄─             *running*; Stop, Signal, Usage, Tenure are passed on
 //!                             Exited ◄─             *ended*: the task ends
 //!   the connection breaks: it is made again for as long as somebody listens there; when nobody
 //!   does the `exit` file says how the object ended; when there is none the shim died without a
 //!   word: what is left is killed, and the object is `Lost`
 //! ```
+//!
+//! A tenure is never queued: the newest one is sent, and sent again first thing after connecting.
 //!
 //! That a connection cannot be made now (the shim is busy, this process has no descriptor left) or
 //! that a report makes no sense says nothing about the object: it is never killed for it.
@@ -33,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use wire::driver::{DriverReport, Launch, ShimReport, ShimRequest};
+use wire::driver::{DriverReport, Launch, ShimReport, ShimRequest, Tenure};
 use wire::fact::{Exit, ExitReason, Usage};
 use wire::id::ObjectId;
 use wire::stream::{Frame, Kind, PAYLOAD_BYTES_MAX};
@@ -66,8 +68,17 @@ enum Command {
 struct Holder {
     generation: u64,
     commands: mpsc::Sender<Command>,
+    /// Of an app that never runs twice: the newest one.
+    tenure: watch::Sender<Option<Tenure>>,
     /// Becomes true once the shim can be connected to, or never will.
     started: watch::Receiver<bool>,
+}
+
+/// What the task of an object is told.
+#[derive(Debug)]
+struct Wishes {
+    commands: mpsc::Receiver<Command>,
+    tenure: watch::Receiver<Option<Tenure>>,
 }
 
 /// All objects of this node. Clones share them.
@@ -154,20 +165,17 @@ impl Shims {
     pub(crate) fn launch(&self, launch: Launch) {
         let object = launch.object;
         let directory = self.directory(object);
-        let (holder, commands, told) = self.add(object);
+        let (holder, wishes, told) = self.add(object);
         let shims = self.clone();
         self.shared.tasks.spawn(async move {
-            let (program, path) = (shims.shared.program.clone(), directory.clone());
-            let launched = spawn_blocking(move || exec::launch(&program, &path, &launch)).await;
-            let failure = match launched {
-                Ok(Ok(_pid)) => {
+            let failure = match shims.start(&directory, launch).await {
+                Ok(()) => {
                     // The socket is there already, whether or not this process can use it now.
                     told.send_replace(true);
-                    shims.hold(object, &directory, None, commands).await;
+                    shims.hold(object, &directory, None, wishes).await;
                     None
                 }
-                Ok(Err(error)) => Some(not_started(error.to_string())),
-                Err(error) => Some(not_started(error.to_string())),
+                Err(why) => Some(not_started(why)),
             };
             shims.forget(object, holder);
             told.send_replace(true);
@@ -175,6 +183,25 @@ impl Shims {
                 shims.report(object, report).await;
             }
         });
+    }
+
+    /// Starts a shim, or says why not.
+    async fn start(&self, directory: &Path, launch: Launch) -> Result<(), String> {
+        if launch.tenure.is_some() && !clock::counts_sleep() {
+            return Err(clock::NO_TENURES.to_owned());
+        }
+        let (program, path) = (self.shared.program.clone(), directory.to_owned());
+        let launched = spawn_blocking(move || exec::launch(&program, &path, &launch)).await;
+        let launched = launched.map_err(|error| error.to_string())?;
+        launched.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Says how long an object of an app that never runs twice may run. The newest one counts.
+    pub(crate) fn tenure(&self, object: ObjectId, tenure: Tenure) {
+        // One that is not there has ended: its end was told or is being told.
+        if let Some(holder) = self.holders().get(&object) {
+            holder.tenure.send_replace(Some(tenure));
+        }
     }
 
     /// Asks a program to end.
@@ -266,19 +293,25 @@ impl Shims {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, object: ObjectId) -> (u64, mpsc::Receiver<Command>, watch::Sender<bool>) {
+    fn add(&self, object: ObjectId) -> (u64, Wishes, watch::Sender<bool>) {
         let generation = self.shared.generation.fetch_add(1, Ordering::Relaxed);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (tenure, newest) = watch::channel(None);
         let (told, started) = watch::channel(false);
         let holder = Holder {
             generation,
             commands,
+            tenure,
             started,
+        };
+        let wishes = Wishes {
+            commands: receiver,
+            tenure: newest,
         };
         let mut holders = self.holders();
         holders.insert(object, holder);
         self.shared.metrics.objects(holders.len());
-        (generation, receiver, told)
+        (generation, wishes, told)
     }
 
     /// Forgets a holder, unless the object was started again meanwhile.
@@ -320,11 +353,11 @@ impl Shims {
     }
 
     fn hold_survivor(&self, object: ObjectId, directory: PathBuf, control: Option<Control>) {
-        let (generation, commands, told) = self.add(object);
+        let (generation, wishes, told) = self.add(object);
         told.send_replace(true);
         let shims = self.clone();
         self.shared.tasks.spawn(async move {
-            shims.hold(object, &directory, control, commands).await;
+            shims.hold(object, &directory, control, wishes).await;
             shims.forget(object, generation);
         });
     }
@@ -335,7 +368,7 @@ impl Shims {
         object: ObjectId,
         directory: &Path,
         mut control: Option<Control>,
-        mut commands: mpsc::Receiver<Command>,
+        mut wishes: Wishes,
     ) {
         let mut told = Told::default();
         let exit = loop {
@@ -347,10 +380,7 @@ impl Shims {
                 break how_it_ended(directory).await;
             };
             let began = tokio::time::Instant::now();
-            if let Some(exit) = self
-                .converse(object, opened, &mut commands, &mut told)
-                .await
-            {
+            if let Some(exit) = self.converse(object, opened, &mut wishes, &mut told).await {
                 break exit;
             }
             tracing::debug!(%object, "the connection to its shim broke");
@@ -365,10 +395,13 @@ impl Shims {
         &self,
         object: ObjectId,
         mut control: Control,
-        commands: &mut mpsc::Receiver<Command>,
+        wishes: &mut Wishes,
         told: &mut Told,
     ) -> Option<Exit> {
         let mut measurements: Vec<oneshot::Sender<Usage>> = Vec::new();
+        send_tenure(&mut control.sender, &mut wishes.tenure)
+            .await
+            .ok()?;
         if let Some(unsent) = &told.unsent {
             send(&mut control.sender, unsent).await.ok()?;
             told.unsent = None;
@@ -393,7 +426,10 @@ impl Shims {
                         }
                     }
                 },
-                Some(command) = commands.recv() => {
+                Ok(()) = wishes.tenure.changed() => {
+                    send_tenure(&mut control.sender, &mut wishes.tenure).await.ok()?;
+                }
+                Some(command) = wishes.commands.recv() => {
                     let request = match command {
                         Command::Stop { grace_ms } => ShimRequest::Stop { grace_ms },
                         Command::Signal { signal } => ShimRequest::Signal { signal },
@@ -528,6 +564,18 @@ async fn watch_shim(directory: &Path) -> io::Result<Control> {
 async fn send(sender: &mut Sender, request: &ShimRequest) -> io::Result<()> {
     let bytes = wire::encode(request).map_err(io::Error::other)?;
     write_frame(sender, &Frame::new(Kind::ShimRequest, &bytes)).await
+}
+
+/// Sends the newest tenure, if there is one.
+async fn send_tenure(
+    sender: &mut Sender,
+    newest: &mut watch::Receiver<Option<Tenure>>,
+) -> io::Result<()> {
+    let newest = *newest.borrow_and_update();
+    match newest {
+        Some(tenure) => send(sender, &ShimRequest::Tenure(tenure)).await,
+        None => Ok(()),
+    }
 }
 
 fn lost() -> Exit {
@@ -673,6 +721,32 @@ mod tests {
         let (mut shim, _) = reader.into_parts();
         // Said before: the kernel is not told twice.
         says(&mut shim, &running()).await;
+        says(&mut shim, &ShimReport::Exited(exited())).await;
+        assert_eq!(bed.hears().await, DriverReport::Exited(exited()));
+    }
+
+    /// One that waited in a queue would let an object run on that has lost its right, or freeze
+    /// one that has it.
+    #[tokio::test]
+    async fn only_the_newest_tenure_is_sent_and_again_to_every_connection() {
+        let mut bed = Bed::new();
+        let tenure = |freeze_at_us| Tenure {
+            freeze_at_us,
+            kill_at_us: freeze_at_us + 2,
+        };
+        bed.shims.tenure(bed.object, tenure(1));
+        bed.shims.tenure(bed.object, tenure(2));
+        let mut reader = bed.accept().await;
+        assert_eq!(request(&mut reader).await, ShimRequest::Tenure(tenure(2)));
+        bed.shims.tenure(bed.object, tenure(3));
+        assert_eq!(request(&mut reader).await, ShimRequest::Tenure(tenure(3)));
+        drop(reader);
+        let mut reader = bed.accept().await;
+        assert_eq!(request(&mut reader).await, ShimRequest::Tenure(tenure(3)));
+        bed.shims.stop(bed.object, 5);
+        let stop = ShimRequest::Stop { grace_ms: 5 };
+        assert_eq!(request(&mut reader).await, stop);
+        let (mut shim, _) = reader.into_parts();
         says(&mut shim, &ShimReport::Exited(exited())).await;
         assert_eq!(bed.hears().await, DriverReport::Exited(exited()));
     }

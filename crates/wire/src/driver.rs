@@ -12,14 +12,15 @@
 //!   connects                                   ►
 //!   ShimRequest::Watch                         ►   ShimReport::Running { pid } once the program runs
 //!   ShimRequest::Signal | Usage | Stop         ►   …
+//!   ShimRequest::Tenure                        ►   freezes and kills at its moments, by itself
 //!                                              ◄   ShimReport::Exited; DIR/exit was written first
 //! ```
 //!
 //! Any number of connections may be open at once. A connection that begins with a
 //! [`crate::stream::Kind::Open`] frame is a stream of bytes ([`crate::stream`]); one that begins
 //! with a [`crate::stream::Kind::ShimRequest`] frame is control. The shim's states are
-//! *preparing*, *running*, *stopping* and *exited*; in the last it flushes what callers still
-//! read, for at most five seconds, and ends.
+//! *preparing*, *running*, *stopping*, *frozen*, *ending* and *exited*; in the last it flushes what
+//! callers still read, for at most five seconds, and ends.
 //!
 //! # The directory of an object
 //!

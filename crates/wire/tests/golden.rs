@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use serde::Serialize;
-use wire::driver::{ShimReport, ShimRequest};
-use wire::fact::{Availability, Capacity, ExitReason, NodeFacts, ObjectFacts, Phase, Platform};
+use wire::driver::{ShimReport, ShimRequest, Tenure};
+use wire::fact::{Availability, Capacity, Exit, ExitReason, NodeFacts, ObjectFacts, Phase, Platform};
 use wire::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
 use wire::peer::{
     AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Signature, Statement,
@@ -68,7 +68,7 @@ fn object() -> ObjectFacts {
         restarts: 2,
         created: UnixMillis(1_700_000_000_000),
         started: Some(UnixMillis(1_700_000_000_100)),
-        last_exit: Some(wire::fact::Exit {
+        last_exit: Some(Exit {
             reason: ExitReason::Signal(9),
             at: UnixMillis(1_700_000_000_050),
             asked: true,
@@ -229,6 +229,17 @@ fn questions_and_records() {
 #[test]
 fn shims() {
     check(&ShimRequest::Stop { grace_ms: 10_000 }, expect!["02904e"]);
+    let tenure = Tenure {
+        freeze_at_us: 7_000_000,
+        kill_at_us: 9_000_000,
+    };
+    check(&ShimRequest::Tenure(tenure), expect![]);
+    let lapsed = Exit {
+        reason: ExitReason::Lapsed,
+        at: UnixMillis(1_700_000_000_050),
+        asked: false,
+    };
+    check(&ShimReport::Exited(lapsed), expect![]);
     let running = ShimReport::Running {
         pid: 4242,
         started: UnixMillis(1_700_000_000_000),

@@ -265,6 +265,9 @@ fn environment(launch: &Launch, program: &Program, account: &Account) -> BTreeMa
         ("WELKIN_NODE".to_string(), launch.node.to_string()),
         ("WELKIN_RESTARTS".to_string(), launch.restarts.to_string()),
     ]);
+    if launch.epoch > 0 {
+        all.insert("WELKIN_EPOCH".to_string(), launch.epoch.to_string());
+    }
     if program.terminal {
         all.insert("TERM".to_string(), "xterm".to_string());
     }

@@ -149,6 +149,7 @@ impl Shim {
             }
             Ok(ShimRequest::Signal { signal }) => self.signal(i32::from(signal)),
             Ok(ShimRequest::Stop { grace_ms }) => self.stop(grace_ms),
+            Ok(ShimRequest::Tenure(tenure)) => self.renew(tenure),
             Ok(ShimRequest::Usage) => connection.report(&ShimReport::Usage(self.group.usage())),
             Err(error) => connection.refuse(ProblemCode::Invalid, &error.to_string()),
         }

@@ -88,6 +88,8 @@ pub(crate) fn launch(arguments: &[&str]) -> Launch {
         stop: Stop::default(),
         log_bytes_max: 4 << 20,
         hidden_directories: Vec::new(),
+        epoch: 0,
+        tenure: None,
     }
 }
 

@@ -369,29 +369,36 @@ print(\"python\", len(t))' && tar cf - /etc/hostname 2>/dev/null | tar tf - && s
 
 fn probe(_driver: &Driver) {
     let found = exec::probe();
-    assert!(found.len() >= 8);
+    assert!(found.len() >= 9);
     for protection in found {
         assert!(protection.available, "{protection:?}");
         assert!(protection.remedy.is_empty());
     }
 }
 
-/// Runs the suite's program once more as a user without privileges.
+/// An object of a node without privileges.
 fn unprivileged(_driver: &Driver) {
     as_nobody(&[], "unprivileged");
 }
 
 /// The same where not even a user namespace can be made.
 fn plain(_driver: &Driver) {
-    let forbid =
-        "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all \"$@\"";
-    as_nobody(
-        &["unshare", "-U", "-r", "/bin/sh", "-ec", forbid, "sh"],
-        "plain",
-    );
+    as_nobody(PLAIN, "plain");
 }
 
-fn as_nobody(wrapper: &[&str], verb: &str) {
+/// Runs a program where no namespace can be made.
+pub(crate) const PLAIN: &[&str] = &[
+    "unshare",
+    "-U",
+    "-r",
+    "/bin/sh",
+    "-ec",
+    "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all \"$@\"",
+    "sh",
+];
+
+/// Runs the suite's program once more as a user without privileges.
+pub(crate) fn as_nobody(wrapper: &[&str], verb: &str) {
     let home = tempfile::tempdir_in("/var/tmp").unwrap();
     let copy = home.path().join("conformance");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
@@ -419,6 +426,11 @@ pub(crate) fn child(verb: &str) -> ExitCode {
     } else {
         unprivileged_child
     };
+    run_child(case)
+}
+
+/// Runs a case in a process of its own.
+pub(crate) fn run_child(case: fn(&Driver)) -> ExitCode {
     let outcome = catch_unwind(AssertUnwindSafe(|| case(&Driver::exec())));
     if outcome.is_ok() {
         ExitCode::SUCCESS

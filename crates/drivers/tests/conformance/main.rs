@@ -17,6 +17,7 @@ mod isolation;
 mod life;
 mod output;
 mod speed;
+mod tenure;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         [verb, directory] if verb == "shim" => return drivers::shim::main(Path::new(directory)),
         [verb] if verb == "unprivileged" || verb == "plain" => return isolation::child(verb),
+        [verb] if verb == "no-freezer" => return tenure::child(),
+        [verb, directory] if verb == "daemon" => return tenure::daemon(Path::new(directory)),
         _ => {}
     }
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         output::CASES,
         files::CASES,
         isolation::CASES,
+        tenure::CASES,
         speed::CASES,
     ];
     for (name, case) in cases.into_iter().flatten() {
