@@ -108,6 +108,7 @@ examples! {
     RUN: "welkin run -- uname -a  # somewhere, and wait for it"
         "welkin run -it -- bash"
         "welkin run -d --name web --replicas 3 --port http=8080 --restart always -- /usr/bin/server"
+        "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice"
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"

@@ -783,7 +783,8 @@ impl Kernel {
                 asked_at,
             } => {
                 if let Some(answer) = seat_answer(answer) {
-                    self.tenures
+                    self.once
+                        .tenures
                         .handle(self.now, object, seat, asked_at, answer);
                 }
             }

@@ -27,17 +27,19 @@ use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority}
 use super::{Kernel, Origin, Task};
 use crate::directory;
 use crate::instant::Instant;
-use crate::register::{Change, Outcome, Proposer};
+use crate::register::{Change, Outcome, Proposer, Seats};
 use crate::supervisor::Trouble;
-use crate::tenure::Event;
+use crate::tenure::{Event, Tenures};
 use crate::world::Output;
 
 /// Longest random pause before somebody who was outvoted tries again.
 const OUTVOTED_PAUSE_MS: u64 = 400;
 
-/// What this node does for apps that never run twice, beside its seats and its tenures.
+/// What this node does for apps that never run twice.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
+    pub(super) seats: Seats,
+    pub(super) tenures: Tenures,
     proposals: BTreeMap<u64, Proposal>,
     seatings: BTreeMap<u64, Seating>,
     /// Ballots that were used or heard of.
@@ -95,11 +97,11 @@ impl Kernel {
     pub(super) fn take_seat(&mut self, app: AppId, born: Version) -> Result<Answer, Problem> {
         let former = move |of: AppId, then: Version| of == app && then < born;
         let exists = |(of, then): (AppId, Version)| former(of, then) && !self.is_over(of, then);
-        if self.seats.apps().any(exists) {
+        if self.once.seats.apps().any(exists) {
             let detail = "an app of that name exists already";
             return Err(Problem::new(ProblemCode::Conflict, detail).remedy("welkin ps"));
         }
-        if let Some(left) = self.seats.tenure_left(self.now, former) {
+        if let Some(left) = self.once.seats.tenure_left(self.now, former) {
             let seconds = left.as_secs() + 1;
             let detail =
                 format!("an object of the former app may still run, for up to {seconds} s");
@@ -107,7 +109,7 @@ impl Kernel {
             return Err(problem.remedy("try again then"));
         }
         let number = self.rng.random();
-        if !self.seats.take(number, app, born) {
+        if !self.once.seats.take(number, app, born) {
             let detail = "the node has no more seats";
             return Err(Problem::new(ProblemCode::Busy, detail));
         }
@@ -116,19 +118,19 @@ impl Kernel {
     }
 
     fn keep_seat(&mut self, number: u64) {
-        if let Some(stored) = self.seats.get(number).cloned() {
+        if let Some(stored) = self.once.seats.get(number).cloned() {
             self.write_sealed(Table::Seats, &number.to_be_bytes(), &stored);
         }
     }
 
     /// Always said after what was written: even a renewal rests on what was accepted before.
     pub(super) fn answer_seat(&mut self, number: u64, ask: SeatAsk) -> Answer {
-        let seat = self.seats.get(number);
+        let seat = self.once.seats.get(number);
         if seat.is_some_and(|seat| self.is_over(seat.app, seat.born)) {
             // Whoever holds a tenure keeps it to its end, and gets no other.
             return Answer::Seat(Box::new(SeatAnswer::Unknown));
         }
-        let (answer, is_changed) = self.seats.handle(self.now, number, ask);
+        let (answer, is_changed) = self.once.seats.handle(self.now, number, ask);
         if is_changed {
             self.keep_seat(number);
         }
@@ -254,7 +256,7 @@ impl Kernel {
     /// Where the newest generation of the app's seats began, as far as is known here.
     fn first_of(&self, record: &AppRecord) -> Option<Tenancy> {
         let written = record.wanted.tenancy.as_ref()?;
-        let voted = self.seats.first(record.app, record.wanted.born);
+        let voted = self.once.seats.first(record.app, record.wanted.born);
         let known = [Some(written), voted].into_iter().flatten();
         known.max_by_key(|first| first.generation).cloned()
     }
@@ -386,7 +388,7 @@ impl Kernel {
         if hosted.is_some_and(|it| it.wanted.born == wanted.born)
             && let Some(tenancy) = &wanted.tenancy
         {
-            self.tenures.move_to(self.now, object, tenancy);
+            self.once.tenures.move_to(self.now, object, tenancy);
         }
     }
 
@@ -488,7 +490,7 @@ impl Kernel {
             .collect();
         let is_free = |app, born| {
             let its = |of, then| (of, then) == (app, born);
-            self.seats.tenure_left(now, its).is_none()
+            self.once.seats.tenure_left(now, its).is_none()
         };
         let free: BTreeSet<_> = over
             .iter()
@@ -506,7 +508,7 @@ impl Kernel {
     }
 
     pub(super) fn leave_seats_of(&mut self, is_over: impl Fn(AppId, Version) -> bool) {
-        for number in self.seats.leave(is_over) {
+        for number in self.once.seats.leave(is_over) {
             self.write(Table::Seats, &number.to_be_bytes(), None);
         }
     }
@@ -527,8 +529,8 @@ impl Kernel {
         };
         let hosted = self.objects.get(object);
         if let Some(title) = hosted.and_then(|it| it.title.clone()) {
-            self.tenures.hold(self.now, object, title);
-            let Some(deadlines) = self.tenures.held(self.now, object) else {
+            self.once.tenures.hold(self.now, object, title);
+            let Some(deadlines) = self.once.tenures.held(self.now, object) else {
                 self.once.awaiting.insert(object);
                 return;
             };
@@ -555,12 +557,12 @@ impl Kernel {
     /// The object does not run any more.
     pub(super) fn release_tenure(&mut self, object: ObjectId) {
         self.once.awaiting.remove(&object);
-        self.tenures.release(object);
+        self.once.tenures.release(object);
     }
 
     /// Asks for renewals; says what came of them. Whether there was anything to do.
     pub(super) fn heed_tenures(&mut self) -> bool {
-        if let Some((object, seat, ask)) = self.tenures.poll_ask() {
+        if let Some((object, seat, ask)) = self.once.tenures.poll_ask() {
             let asked_at = self.now;
             let task = Task::Renew {
                 object,
@@ -575,7 +577,7 @@ impl Kernel {
             self.ask(seat.node, ask, task);
             return true;
         }
-        let Some(event) = self.tenures.poll_event() else {
+        let Some(event) = self.once.tenures.poll_event() else {
             return false;
         };
         match event {
