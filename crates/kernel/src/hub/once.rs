@@ -484,6 +484,7 @@ impl Kernel {
     fn leave_seats(&mut self) {
         let now = self.now;
         let over: BTreeSet<(AppId, Version)> = self
+            .once
             .seats
             .apps()
             .filter(|(app, born)| self.is_over(*app, *born))
