@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use expect_test::{Expect, expect};
 use serde::Serialize;
 use wire::driver::{ShimReport, ShimRequest, Tenure};
-use wire::fact::{Availability, Capacity, Exit, ExitReason, NodeFacts, ObjectFacts, Phase, Platform};
+use wire::fact::{
+    Availability, Capacity, Exit, ExitReason, NodeFacts, ObjectFacts, Phase, Platform,
+};
 use wire::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
 use wire::peer::{
     AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Signature, Statement,
@@ -233,13 +235,13 @@ fn shims() {
         freeze_at_us: 7_000_000,
         kill_at_us: 9_000_000,
     };
-    check(&ShimRequest::Tenure(tenure), expect![]);
+    check(&ShimRequest::Tenure(tenure), expect!["04c09fab03c0a8a504"]);
     let lapsed = Exit {
         reason: ExitReason::Lapsed,
         at: UnixMillis(1_700_000_000_050),
         asked: false,
     };
-    check(&ShimReport::Exited(lapsed), expect![]);
+    check(&ShimReport::Exited(lapsed), expect!["0105b2d095ffbc3100"]);
     let running = ShimReport::Running {
         pid: 4242,
         started: UnixMillis(1_700_000_000_000),
