@@ -116,7 +116,11 @@ impl Kernel {
                     self.write_sealed(Table::Objects, &object.0, &hosted);
                 }
             }
-            Action::Freed(object) => self.ledger.free(object),
+            Action::Freed(object) => {
+                self.ledger.free(object);
+                self.note_held();
+                self.retry_on(self.me);
+            }
             Action::Removed(hosted) => {
                 let object = hosted.facts.object;
                 self.ledger.free(object);

@@ -9,7 +9,7 @@ use alloc::vec;
 use core::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run, Scale, StopApp};
+use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Remove, Run, Scale, StopApp};
 use wire::driver::DriverReport;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
@@ -654,6 +654,57 @@ fn that_an_object_of_an_older_app_is_gone_is_written_down() {
     let row = bench.rows.get(&(Table::Records, app.0.to_vec()));
     let kept: AppRecord = wire::disk::unseal(row.expect("kept")).expect("sealed");
     assert!(!kept.objects.iter().any(|it| it.object == gone));
+}
+
+/// A word that an answer takes longer came back from a broken link, was sent again half a minute
+/// later, and put off the end of a question whose answer had been lost.
+#[test]
+fn that_an_answer_takes_longer_is_not_said_again_later() {
+    let mut bench = Bench::new(&[2]);
+    let target = bench.app_of(1);
+    let mut kept = record(spec(&target), WALL);
+    kept.objects = vec![object(7, &target, 2)];
+    bench.ask(2, store(kept));
+    let remove = Ask::Call(Request::Remove(Remove {
+        target,
+        force: true,
+    }));
+    let answer = bench.ask(2, remove);
+    assert!(matches!(answer, Some(Ok(Answer::Later { .. }))));
+    let message = Message::Answer {
+        question: bench.questions,
+        answer: Box::new(answer.expect("just seen")),
+    };
+    bench.outputs.clear();
+    let (to, bytes) = (node(2), wire::encode(&message).expect("encodes"));
+    bench.happen(Input::Undelivered { to, bytes });
+    bench.pass(4);
+    assert!(!bench.messages(2).contains(&message));
+}
+
+/// Two nodes that did not see each other each ran an app of one name. The caller of the one that lost
+/// heard that it ran, with the objects of the other.
+#[test]
+fn a_run_whose_name_became_another_apps_says_so_and_leaves_that_alone() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    let app = AppId::of_name(&name);
+    let mut old = record(spec(&name), WALL - 1);
+    old.wanted.spec = None;
+    bench.ask(2, store(old));
+    let call = bench.call(Run {
+        spec: spec(&name),
+        attach: false,
+    });
+    assert_eq!(bench.reply(call), None, "the program does not run yet");
+    let mut other = record(spec(&name), WALL + 60_000);
+    other.objects = vec![object(7, &name, 2)];
+    other.objects_born = other.wanted.born;
+    bench.ask(2, store(other));
+    let code = bench.reply(call).and_then(|it| it.err()).map(|it| it.code);
+    assert_eq!(code, Some(ProblemCode::Conflict));
+    let kept = bench.kernel.directory.get(app);
+    assert!(kept.is_some_and(|it| it.wanted.spec.is_some()));
 }
 
 /// A caller whose node was removed meanwhile heard that it had been forbidden what others did.
