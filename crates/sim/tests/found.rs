@@ -295,7 +295,8 @@ fn a_slot_gets_its_place_as_soon_as_there_is_room_for_it() {
             replicas: 1,
         };
         world.ask(MachineId(0), scale, SECOND * 60).unwrap_err();
-        world.pass(SECOND * 60);
+        // By then it is looked for every fifteen seconds, the next time in ten.
+        world.pass(SECOND * 50);
         let remove = Remove {
             target: target("first"),
             force: true,
