@@ -410,6 +410,20 @@ impl Supervision {
         }
     }
 
+    /// Apps with slots for which a place is looked for later.
+    pub(crate) fn waiting_apps(&self) -> BTreeSet<AppId> {
+        let waiting = self.retries.iter().filter(|(_, (at, _))| at.is_some());
+        waiting.map(|((app, _), _)| *app).collect()
+    }
+
+    /// There may be a place for slots of the app: look for it now.
+    pub(crate) fn retry_app_now(&mut self, app: AppId) {
+        for (_, (at, _)) in self.retries.range_mut((app, 0)..=(app, u32::MAX)) {
+            *at = None;
+        }
+        self.dirty.insert(app);
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for ((app, _), (at, _)) in &mut self.retries {
             if at.is_some_and(|at| at <= now) {

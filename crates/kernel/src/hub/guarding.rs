@@ -479,11 +479,12 @@ impl Kernel {
                     self.save_record(app);
                 }
             }
-            // Its old place is taken. What is to run always runs elsewhere, without its files.
+            // Its old place is taken. What is started again by its policy runs elsewhere, without
+            // its files, as when its node is lost.
             Err(problem)
                 if wish == Wish::Start
                     && problem.code == ProblemCode::NoFit
-                    && self.restart_of(app) == Restart::Always =>
+                    && self.restart_of(app) != Restart::No =>
             {
                 self.ask_host(app, (object, node), Wish::Remove, None);
             }

@@ -118,6 +118,8 @@ impl Kernel {
             Action::Freed(object) => {
                 self.ledger.free(object);
                 self.release_tenure(object);
+                self.note_held();
+                self.retry_on(self.me);
             }
             Action::Removed(hosted) => {
                 let object = hosted.facts.object;
