@@ -8,8 +8,12 @@ use std::path::Path;
 
 use nix::unistd::{access, geteuid};
 
-use crate::cgroup::{self, Controller, DAEMON_LEAF};
+use crate::cgroup::{self, Controller};
 use crate::directory::read_text;
+
+/// What to do when limits of objects do not hold.
+pub const LIMITS_REMEDY: &str = "run the node as root, or below your own service manager: \
+                                 welkin down && systemd-run --user --scope welkin up";
 
 /// One protection of objects on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +53,8 @@ pub fn probe() -> Vec<Protection> {
             Controller::CpuUsage => "CPU accounting",
         };
         let missing = state.err().map(|why| {
-            let remedy = format!(
-                "run the node as root, or as a service with Delegate=yes and \
-                 DelegateSubgroup={DAEMON_LEAF}"
-            );
-            (
-                format!("an object runs, but {}: {why}", controller.absence()),
-                remedy,
-            )
+            let why = format!("an object runs, but {}: {why}", controller.absence());
+            (why, LIMITS_REMEDY.to_string())
         });
         Protection::new(name, missing, "control groups of the node can be used")
     }));
