@@ -15,9 +15,10 @@
 //! ```
 //!
 //! One thread, one `poll` loop, no dependence on the daemon: it ignores SIGHUP and SIGPIPE, and
-//! SIGTERM (a machine that shuts down) is a request to stop the object. Callers who want output
-//! are positions in the log ([`crate::log`]), so none of them can delay the program or another
-//! caller. When it is killed, its init and everything in the object die with it.
+//! SIGTERM (a machine that shuts down) is a request to stop the object, which is said to have been
+//! ended by it even when the program returns 0. Callers who want output are positions in the log
+//! ([`crate::log`]), so none of them can delay the program or another caller. When it is killed,
+//! its init and everything in the object die with it.
 //!
 //! What it is not: it never restarts anything and never talks to a network.
 
@@ -177,6 +178,8 @@ struct Shim {
     memory_kills_before: u64,
     /// The shim itself has killed the program, so a lack of memory has not.
     has_killed: bool,
+    /// The machine shuts down, or whoever else signalled the shim wants it to end.
+    must_end: bool,
     init: Option<Pid>,
     init_process: Option<OwnedFd>,
     main: Option<Main>,
@@ -233,6 +236,7 @@ impl Shim {
             group: Group::default(),
             memory_kills_before: 0,
             has_killed: false,
+            must_end: false,
             init: None,
             init_process: None,
             main: None,
@@ -442,6 +446,7 @@ impl Shim {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
             if number == Signal::SIGTERM as i32 || number == Signal::SIGINT as i32 {
+                self.must_end = true;
                 self.stop(self.launch.stop.grace_ms);
             }
         }
@@ -571,6 +576,9 @@ impl Shim {
         let lacked_memory = || self.group.out_of_memory_kills() > self.memory_kills_before;
         let reason = if was_killed && !self.has_killed && lacked_memory() {
             ExitReason::OutOfMemory
+        } else if self.must_end && reason.is_success() {
+            // It has ended well, but not finished: it is to be started again where failures are.
+            ExitReason::Signal(Signal::SIGTERM as u8)
         } else {
             reason
         };
