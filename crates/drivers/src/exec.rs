@@ -368,7 +368,7 @@ pub fn prepare_control_groups() -> Vec<String> {
     cgroup::prepare()
 }
 
-/// Removes the control groups of a node that has no objects any more.
+/// Removes the control groups of a node, unless it has objects in them.
 pub fn remove_control_groups(node: NodeId) {
     cgroup::remove_node(node);
 }
