@@ -5,7 +5,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SEED ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo 1)
 SECONDS_OF_SWARM ?= 60
 
-.PHONY: all build demo test check unit end-to-end swarm bench install clean
+.PHONY: all build demo test check unit end-to-end guest swarm bench install clean
 
 all: build
 
@@ -41,6 +41,11 @@ swarm:
 end-to-end:
 	cargo build --release --locked -p welkin -p lab
 	cargo test --release --locked -p end-to-end -- --test-threads 1
+
+# In an emulated machine with systemd and nothing but control groups v2 (root).
+guest: build
+	scripts/prerequisites guest
+	scripts/guest
 
 bench:
 	scripts/prerequisites bench

@@ -333,6 +333,8 @@ impl Host {
         // Nobody is left to take them, and the thread must not wait for that.
         self.world.answers.close();
         self.world.disk.close();
+        // As long as objects go on in them, they stay.
+        drivers::exec::remove_control_groups(self.ready.node);
         if let Err(error) = std::fs::remove_file(&self.ready.socket) {
             tracing::debug!(%error, "the socket was gone already");
         }

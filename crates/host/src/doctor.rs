@@ -81,11 +81,7 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
         add(severity, summary, &protection.remedy);
     }
     for sentence in &patient.control_groups {
-        add(
-            Severity::Missing,
-            sentence.clone(),
-            "run the node as root or as a systemd service",
-        );
+        add(Severity::Missing, sentence.clone(), exec::LIMITS_REMEDY);
     }
     let (severity, summary, remedy) = disk(&patient.state_dir);
     add(severity, summary, remedy);

@@ -202,9 +202,34 @@ async fn objects_go_on_while_the_daemon_is_away(directory: PathBuf) {
         .await;
     let has_ended = |answer: &Value| answer["objects"][0]["phase"] == "ended";
     node.until("app/inspect", target, has_ended).await;
+    let groups = format!("welkin-{}", node.ready.node.short());
+    assert!(has_control_groups(&groups), "as long as it has objects");
     node.call("app/remove", json!({ "target": "sleeper", "force": true }))
         .await;
+    let objects = || std::fs::read_dir(directory.join("objects")).expect("a directory");
+    while objects().next().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     node.end().await;
+    // Every node that had ever been on a machine left some there until the next boot.
+    assert!(!has_control_groups(&groups), "nothing is left of the node");
+}
+
+/// Whether there is a control group of this name in any hierarchy.
+fn has_control_groups(name: &str) -> bool {
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        // It may be gone by now.
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == name {
+                return true;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    false
 }
 
 async fn a_node_that_goes_down_says_so_to_its_caller(directory: PathBuf) {
