@@ -65,11 +65,7 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
     };
     for alarm in &patient.alarms {
         let summary = format!("{}, {} times: {}", alarm.name, alarm.count, alarm.detail);
-        add(
-            Severity::Alarm,
-            summary,
-            "look into the log of the node; report it as a bug",
-        );
+        add(Severity::Alarm, summary, remedy_of(alarm.name));
     }
     for protection in exec::probe() {
         let severity = if protection.available {
@@ -116,6 +112,21 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
         );
     }
     findings.findings.sort_by_key(|finding| finding.severity);
+}
+
+/// What to do about an alarm. Those that a disk can raise are no bugs.
+fn remedy_of(alarm: &str) -> &'static str {
+    match alarm {
+        "disk.refused" => {
+            "make room, or look into `dmesg` and replace the disk; the node tries again every \
+             second, and tells nobody of anything that is not durable"
+        }
+        "disk.damaged" | "disk-damaged" => {
+            "look into `dmesg`: the disk may fail again; what other members keep comes back by \
+             itself"
+        }
+        _ => "look into the log of the node; report it as a bug",
+    }
 }
 
 fn disk(state_dir: &Path) -> (Severity, String, &'static str) {
@@ -169,6 +180,7 @@ mod tests {
         examine(&patient, &mut findings);
         assert_eq!(findings.findings[0].severity, Severity::Alarm);
         assert!(findings.findings[0].summary.contains("2 times"));
+        assert!(findings.findings[0].remedy.contains("dmesg"));
         for finding in &findings.findings {
             assert_eq!(
                 finding.remedy.is_empty(),
