@@ -108,6 +108,25 @@ pub(crate) struct Opened {
     pub(crate) rows: Vec<Row>,
     /// What was in the way, when the disk begins empty because of it.
     pub(crate) damage: Option<Damage>,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// The alarm to raise and its detail, when the node has lost what it had stored. The library
+    /// makes a new disk of an empty file and of none: they are told by whether a node `has_run`.
+    pub(crate) fn lost(&self, has_run: bool) -> Option<(&'static str, String)> {
+        if let Some(damage) = &self.damage {
+            return Some(("disk-damaged", damage.to_string()));
+        }
+        let path = self.path.display();
+        (has_run && self.rows.is_empty()).then(|| {
+            let detail = format!(
+                "a node ran here, and its disk {path} is empty or gone; the node begins anew with \
+                 what other nodes know"
+            );
+            ("disk-lost", detail)
+        })
+    }
 }
 
 /// Opens the disk, or makes an empty one; reads all rows. A file that is damaged is moved aside.
@@ -126,6 +145,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, DiskError> {
             store,
             rows,
             damage: None,
+            path: path.to_path_buf(),
         }),
         Err(Trouble::Damaged(reason)) => set_aside(path, reason),
         Err(Trouble::Refused(reason)) => Err(refusal(path, reason)),
@@ -154,7 +174,23 @@ fn set_aside(path: &Path, reason: String) -> Result<Opened, DiskError> {
         store,
         rows,
         damage,
+        path: path.to_path_buf(),
     })
+}
+
+/// The files that were set aside in this directory, oldest first.
+pub(crate) fn set_aside_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_damaged = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("disk.damaged-")
+    };
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(is_damaged)
+        .collect();
+    found.sort();
+    found
 }
 
 /// How many starts died while they opened the disk: a file beside it that each writes before and

@@ -42,25 +42,6 @@ fn batches_survive_the_end_of_the_process() {
     assert_eq!(keys(&opened.rows), ["b"]);
 }
 
-#[test]
-fn a_truncated_file_is_set_aside_and_named() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("disk.redb");
-    let mut opened = open(&path).unwrap();
-    opened.store.commit([&write("a", Some("1"))]).unwrap();
-    drop(opened);
-    let length = std::fs::metadata(&path).unwrap().len();
-    for cut in [100, length / 2] {
-        let file = OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(cut).unwrap();
-        let mut opened = open(&path).unwrap();
-        let damage = opened.damage.unwrap();
-        assert_eq!(opened.rows, []);
-        assert_eq!(std::fs::metadata(&damage.moved_to).unwrap().len(), cut);
-        opened.store.commit([&write("a", Some("1"))]).unwrap();
-    }
-}
-
 /// A panic of the library is the death of a process outside tests.
 fn open_after_deaths(path: &Path) -> Opened {
     let mut starts = 0..=DEATHS_MAX;
@@ -68,47 +49,137 @@ fn open_after_deaths(path: &Path) -> Opened {
     opened.expect("a start survives").unwrap()
 }
 
-/// What lies between pages means nothing and may change; all else is noticed.
-#[test]
-fn a_file_with_a_flipped_byte_is_never_silently_used() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("disk.redb");
-    let mut opened = open(&path).unwrap();
-    for key in ["a", "b", "c"] {
-        opened
-            .store
-            .commit([&write(key, Some(&"needle".repeat(100)))])
-            .unwrap();
-    }
-    drop(opened);
-    let rows = open(&path).unwrap().rows;
-    let whole = std::fs::read(&path).unwrap();
-    let needles = whole
-        .windows(6)
-        .enumerate()
-        .filter(|(_, six)| six == b"needle");
-    let used = whole.iter().enumerate().filter(|(_, byte)| **byte != 0);
-    let places = used
-        .map(|(at, _)| at)
-        .step_by(499)
-        .chain(needles.map(|(at, _)| at).step_by(150));
-    let mut noticed = 0;
-    for at in places {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x10;
-        std::fs::write(&path, bytes).unwrap();
-        let opened = open_after_deaths(&path);
-        noticed += usize::from(opened.damage.is_some());
-        assert!(
-            opened.damage.is_some() || opened.rows == rows,
-            "byte {at}: {opened:?}"
-        );
-        if let Some(damage) = opened.damage {
-            assert_eq!(opened.rows, []);
-            std::fs::remove_file(damage.moved_to).unwrap();
+/// A file with rows, and where in it there is something.
+struct Specimen {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+    whole: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+impl Specimen {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.redb");
+        let mut store = open(&path).unwrap().store;
+        for key in ["a", "b", "c"] {
+            let value = "needle".repeat(100);
+            store.commit([&write(key, Some(&value))]).unwrap();
+        }
+        drop(store);
+        let rows = open(&path).unwrap().rows;
+        let whole = std::fs::read(&path).unwrap();
+        Self {
+            _directory: directory,
+            path,
+            whole,
+            rows,
         }
     }
-    assert!(noticed > 10);
+
+    /// Opens the file as it is now: either it was set aside as it was, and the disk begins empty
+    /// and works, or it holds what it held. Says which.
+    fn is_set_aside(&self, what: &str) -> bool {
+        let before = std::fs::metadata(&self.path).unwrap().len();
+        let mut opened = open_after_deaths(&self.path);
+        let Some(damage) = opened.damage else {
+            assert_eq!(opened.rows, self.rows, "{what}");
+            return false;
+        };
+        assert_eq!(opened.rows, [], "{what}");
+        let directory = self.path.parent().unwrap();
+        assert_eq!(
+            set_aside_in(directory),
+            [damage.moved_to.as_path()],
+            "{what}"
+        );
+        let length = std::fs::metadata(&damage.moved_to).unwrap().len();
+        assert_eq!(length, before, "{what}");
+        opened.store.commit([&write("new", Some("1"))]).unwrap();
+        drop(opened.store);
+        assert_eq!(keys(&open(&self.path).unwrap().rows), ["new"], "{what}");
+        std::fs::remove_file(damage.moved_to).unwrap();
+        true
+    }
+
+    /// Places of each kind: the header and its two commit slots, what is in use of the first
+    /// pages, of the middle and of the end, values, and what means nothing.
+    fn places(&self) -> Vec<usize> {
+        let in_use = |at: &usize| self.whole[*at] != 0;
+        let pages = (PAGE_BYTES..self.whole.len()).filter(in_use).step_by(1499);
+        let needles = self.whole.windows(6).enumerate();
+        let values = needles
+            .filter(|(_, six)| six == b"needle")
+            .map(|(at, _)| at);
+        let header = (0..64).step_by(4).chain((64..320).step_by(24));
+        let end = [
+            self.whole.len() / 2,
+            self.whole.len() - PAGE_BYTES,
+            self.whole.len() - 1,
+        ];
+        header
+            .chain(pages)
+            .chain(values.step_by(400))
+            .chain(end)
+            .collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Flip,
+    Zero,
+    Truncate,
+}
+
+impl Harm {
+    fn of(self, whole: &[u8], at: usize) -> Vec<u8> {
+        let mut bytes = whole.to_vec();
+        match self {
+            Self::Flip => bytes[at] ^= 0x10,
+            // A sector, as far as there is one.
+            Self::Zero => {
+                let end = bytes.len().min(at + 512);
+                bytes[at..end].fill(0);
+            }
+            Self::Truncate => bytes.truncate(at),
+        }
+        bytes
+    }
+}
+
+/// What lies between pages means nothing and may change; all else is noticed.
+#[test]
+fn a_file_that_was_changed_anywhere_is_set_aside_or_means_what_it_meant() {
+    let specimen = Specimen::new();
+    for harm in [Harm::Flip, Harm::Zero, Harm::Truncate] {
+        let mut noticed = 0;
+        for at in specimen.places() {
+            std::fs::write(&specimen.path, harm.of(&specimen.whole, at)).unwrap();
+            // The start of an empty file is told apart by what else is in the directory.
+            if !(at == 0 && matches!(harm, Harm::Truncate)) {
+                noticed += usize::from(specimen.is_set_aside(&format!("{harm:?} at {at}")));
+            }
+        }
+        assert!(noticed > 10, "{harm:?} was noticed {noticed} times");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_disk_is_set_aside() {
+    let specimen = Specimen::new();
+    let length = specimen.whole.len();
+    let next = |byte: &u8| Some(byte.wrapping_mul(157).wrapping_add(89));
+    let noise: Vec<u8> = std::iter::successors(Some(7), next).take(length).collect();
+    for (what, bytes) in [
+        ("zeros", vec![0; length]),
+        ("noise", noise),
+        ("text", b"Dear machine,\n".to_vec()),
+        ("one byte", vec![b'r']),
+    ] {
+        std::fs::write(&specimen.path, bytes).unwrap();
+        assert!(specimen.is_set_aside(what), "{what}");
+    }
 }
 
 #[test]
