@@ -49,6 +49,10 @@ impl Kernel {
                 }
             }
             Event::Up(short) => self.with_member(short, Self::node_up),
+            // Its disk may not be the one that it had: it is asked to store its records again.
+            Event::Anew(short) => self.with_member(short, |kernel, node| {
+                kernel.directory.forget_copies_of(node);
+            }),
             Event::Unreachable(short) => self.with_member(short, Self::node_unreachable),
             Event::Gone(short) => self.with_member(short, Self::node_gone),
             Event::SyncWith(short) => self.with_member(short, Self::start_sync),
