@@ -8,8 +8,8 @@ use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{
-    Affected, Endpoint, Explanation, Inspection, Located, Problem, ProblemCode, Request, Resolved,
-    Response, Run, StopApp,
+    Affected, Apply, Change, Endpoint, Expected, Explanation, Inspection, Located, Problem,
+    ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId};
@@ -21,7 +21,7 @@ use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish};
 use crate::limits::{CALL_DEADLINE, GRACE_MAX, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
-use crate::supervisor::Reach;
+use crate::supervisor::{self, Reach};
 
 /// A call that does something to several objects at once.
 #[derive(Debug)]
@@ -65,33 +65,7 @@ impl Kernel {
     /// The same, once all that is known of an app of that name is here.
     pub(super) fn run_here(&mut self, origin: Origin, run: Run) {
         let app = AppId::of_name(&run.spec.name);
-        if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
-            return self.reply(origin, Err(problem));
-        }
-        let version = self.tick();
-        let created = self.wall();
-        let wanted = Wanted {
-            version,
-            spec: Some(run.spec),
-            stopped: false,
-            rested: BTreeSet::new(),
-            created,
-            born: version,
-        };
-        let record = AppRecord {
-            app,
-            version,
-            wanted,
-            objects: Vec::new(),
-            objects_born: version,
-            decisions: Vec::new(),
-        };
-        // What is left of an older app of this name is of no interest any more.
-        self.directory.remove(app);
-        self.supervision.forget(app);
-        self.lingering.remove(&app);
-        if self.directory.join(record) == Joined::Full {
-            let problem = Problem::new(ProblemCode::Busy, "the node keeps no more records");
+        if let Err(problem) = self.create(app, run.spec) {
             return self.reply(origin, Err(problem));
         }
         let until = WaitFor::Started(StartedBy::Run { attach: run.attach });
@@ -103,6 +77,92 @@ impl Kernel {
             deadline,
         });
         self.save_record(app);
+    }
+
+    /// Makes the record of a new app, which is yet to be saved.
+    fn create(&mut self, app: AppId, spec: AppSpec) -> Result<(), Problem> {
+        self.check_name_is_free(app, &spec.name)?;
+        let version = self.tick();
+        let record = AppRecord {
+            app,
+            version,
+            wanted: Wanted::new(spec, version, self.wall()),
+            objects: Vec::new(),
+            objects_born: version,
+            decisions: Vec::new(),
+            settled: version,
+        };
+        // What is left of an older app of this name is of no interest any more.
+        self.directory.remove(app);
+        self.supervision.forget(app);
+        self.lingering.remove(&app);
+        match self.directory.join(record) {
+            Joined::Full => Err(Problem::new(
+                ProblemCode::Busy,
+                "the node keeps no more records",
+            )),
+            Joined::Changed | Joined::Same | Joined::Refused => Ok(()),
+        }
+    }
+
+    /// `app/apply`: to the supervisor; there, a new wish, and an answer when it is safe.
+    pub(super) fn apply(&mut self, origin: Origin, apply: Apply) {
+        if let Err(problem) = check_spec(&apply.spec) {
+            return self.reply(origin, Err(problem));
+        }
+        let app = AppId::of_name(&apply.spec.name);
+        let supervisor = self.supervisor_of(app);
+        if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
+            let deadline = self.now + CALL_DEADLINE;
+            let ask = Ask::Call(Request::Apply(apply));
+            return self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
+        }
+        if self.directory.get(app).is_none() || self.is_unsettled(app) {
+            return self.fetch_then(origin, Request::Apply(apply), app);
+        }
+        self.apply_here(origin, apply);
+    }
+
+    /// The same, once all that is known of an app of that name is here.
+    pub(super) fn apply_here(&mut self, origin: Origin, apply: Apply) {
+        let app = AppId::of_name(&apply.spec.name);
+        let record = self.directory.get(app);
+        let is_settled = record.is_some_and(|it| it.settled == it.wanted.revised);
+        let wanted = record.map(|record| &record.wanted);
+        let wanted = wanted.filter(|wanted| wanted.spec.is_some());
+        if let Err(problem) = check_expected(&apply, wanted) {
+            return self.reply(origin, Err(problem));
+        }
+        let change = match wanted.and_then(|wanted| wanted.spec.as_ref()) {
+            None => Change::Created,
+            Some(spec) if *spec == *apply.spec => Change::Unchanged,
+            Some(_) => Change::Changed,
+        };
+        let deadline = self.now + CALL_DEADLINE;
+        let until = WaitFor::Applied(change);
+        let waiter = Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        };
+        match change {
+            Change::Unchanged => {}
+            Change::Created => {
+                if let Err(problem) = self.create(app, *apply.spec) {
+                    return self.reply(origin, Err(problem));
+                }
+                self.save_record(app);
+            }
+            Change::Changed => {
+                let how = (is_settled, apply.roll_back);
+                self.wish(app, |wanted, version| {
+                    supervisor::revise(wanted, *apply.spec, version, how);
+                });
+            }
+        }
+        self.waiters.push(waiter);
+        self.check_waiters(app);
     }
 
     fn check_name_is_free(&self, app: AppId, name: &str) -> Result<(), Problem> {
@@ -238,9 +298,15 @@ impl Kernel {
         };
         let mut guardians = directory::guardians(record.app, self.lasting());
         guardians.sort_by_key(|node| *node != self.me);
+        let update = self.update_of(record);
+        let previous = record.wanted.previous.as_ref();
         Ok(Response::Inspect(Inspection {
             app: record.app,
             spec,
+            version: record.wanted.version,
+            previous: previous.map(|previous| Box::new(previous.spec.clone())),
+            update: update.map(|(updated, failed)| Update { updated, failed }),
+            undone: record.wanted.undone.clone(),
             stopped: record.wanted.stopped,
             objects,
             guardians: guardians
@@ -376,10 +442,10 @@ impl Kernel {
             deadline,
         });
         if whole {
-            self.wish(app, |wanted| wanted.stopped = true);
+            self.wish(app, |wanted, _| wanted.stopped = true);
         } else if self.restart_of(app) != Restart::Always {
             let slots: Vec<u32> = objects.iter().map(|it| it.index).collect();
-            self.wish(app, |wanted| wanted.rested.extend(slots));
+            self.wish(app, |wanted, _| wanted.rested.extend(slots));
         }
         self.check_waiters(app);
     }
@@ -405,6 +471,8 @@ impl Kernel {
         let mut left_behind = BTreeSet::new();
         for it in &record.objects {
             match (self.reach(it.node), it.phase.is_alive()) {
+                // What it ran is older: another one takes its place.
+                (Reach::Open, false) if it.revised != record.wanted.revised => {}
                 (Reach::Open, false) => {
                     self.ask_host(app, (it.object, it.node), Wish::Start, None);
                 }
@@ -427,7 +495,7 @@ impl Kernel {
             until,
             deadline,
         });
-        self.wish(app, |wanted| {
+        self.wish(app, |wanted, _| {
             wanted.stopped = false;
             wanted.rested.clear();
         });
@@ -488,13 +556,33 @@ impl Kernel {
             until,
             deadline,
         });
-        self.wish(app, |wanted| {
-            if let Some(spec) = &mut wanted.spec {
+        self.wish(app, |wanted, version| {
+            if let Some(mut spec) = wanted.spec.clone() {
                 spec.replicas = replicas;
-                wanted.rested.retain(|slot| *slot < replicas);
+                supervisor::revise(wanted, spec, version, (false, wanted.rolls_back));
             }
         });
     }
+}
+
+/// Refuses a change that was made for another app than there is.
+fn check_expected(apply: &Apply, wanted: Option<&Wanted>) -> Result<(), Problem> {
+    let name = &apply.spec.name;
+    let found = wanted.map(|wanted| wanted.version);
+    let detail = match (apply.expected, found) {
+        (Expected::Anything, _) | (Expected::Absent, None) => return Ok(()),
+        (Expected::Version(version), Some(found)) if version == found => return Ok(()),
+        (Expected::Absent, Some(_)) => alloc::format!("somebody else has made {name} meanwhile"),
+        (Expected::Version(_), Some(_)) => {
+            alloc::format!("somebody else has changed {name} meanwhile")
+        }
+        (Expected::Version(_), None) => {
+            alloc::format!("somebody else has removed {name} meanwhile")
+        }
+    };
+    Err(conflict(detail).remedy(alloc::format!(
+        "welkin inspect {name}; then the same again, if it still holds"
+    )))
 }
 
 /// The refusal of a call about a part of an app that can only be about all of it.

@@ -9,7 +9,7 @@ use alloc::vec;
 use core::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run};
+use wire::call::{AppList, Apply, Change, Expected, NodeDown, NodeDrain, NodeRemove, Run};
 use wire::fact::{ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
 use wire::peer::{ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
@@ -265,17 +265,11 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
     AppRecord {
         app: AppId::of_name(&spec.name),
         version,
-        wanted: Wanted {
-            version,
-            spec: Some(spec),
-            stopped: false,
-            rested: BTreeSet::new(),
-            created: UnixMillis(millis),
-            born: version,
-        },
+        wanted: Wanted::new(spec, version, UnixMillis(millis)),
         objects: Vec::new(),
         objects_born: Version::default(),
         decisions: Vec::new(),
+        settled: version,
     }
 }
 
@@ -298,6 +292,8 @@ fn object(number: u16, app: &str, host: u8) -> ObjectFacts {
         pid: None,
         protections_off: vec![],
         halted: false,
+        revised: Version::default(),
+        restart: wire::spec::Restart::No,
     }
 }
 
@@ -495,6 +491,40 @@ fn a_drained_node_is_drained_after_it_was_stopped_and_started() {
 }
 
 /// A host could report objects without end into the record of an app.
+/// Of two who had seen the same app, the second one's change was made of what the first had replaced.
+#[test]
+fn two_who_change_an_app_at_once_do_not_undo_each_other() {
+    let mut bench = Bench::new(&[]);
+    let mut apply = |memory_bytes: u64, expected: Expected| {
+        let mut spec = spec("web");
+        spec.resources.memory_bytes = memory_bytes;
+        let apply = Apply {
+            spec: spec.into(),
+            expected,
+            roll_back: true,
+        };
+        let call = bench.call(apply);
+        match bench.reply(call).expect("it is answered") {
+            Ok(Response::Apply(applied)) => Ok((applied.change, applied.version)),
+            Ok(other) => panic!("{other:?}"),
+            Err(problem) => Err(problem.code),
+        }
+    };
+    let (change, first) = apply(1 << 20, Expected::Absent).expect("it is new");
+    assert_eq!(change, Change::Created);
+    let again = apply(1 << 20, Expected::Absent);
+    assert_eq!(again, Err(ProblemCode::Conflict));
+    let same = apply(1 << 20, Expected::Anything);
+    assert_eq!(same, Ok((Change::Unchanged, first)));
+    let (change, second) = apply(2 << 20, Expected::Version(first)).expect("it was so");
+    assert_eq!(change, Change::Changed);
+    assert!(second > first);
+    let late = apply(3 << 20, Expected::Version(first));
+    assert_eq!(late, Err(ProblemCode::Conflict));
+    let third = apply(3 << 20, Expected::Version(second));
+    assert_eq!(third.map(|(change, _)| change), Ok(Change::Changed));
+}
+
 #[test]
 fn a_record_holds_only_so_many_objects() {
     let mut bench = Bench::new(&[2]);

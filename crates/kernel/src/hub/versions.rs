@@ -169,5 +169,12 @@ fn check_wish(app: AppId, wanted: &Wanted) -> Result<(), Unfit> {
     if AppId::of_name(&spec.name) != app {
         return Err(unfit("it is about an app of another name".into()));
     }
-    check_spec(spec).map_err(|problem| unfit(problem.detail))
+    let previous = wanted.previous.as_ref().map(|previous| &previous.spec);
+    if previous.is_some_and(|previous| previous.name != spec.name) {
+        return Err(unfit("it was an app of another name before".into()));
+    }
+    for spec in previous.into_iter().chain([spec]) {
+        check_spec(spec).map_err(|problem| unfit(problem.detail))?;
+    }
+    Ok(())
 }

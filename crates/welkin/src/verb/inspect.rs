@@ -150,6 +150,10 @@ mod tests {
             objects: vec![object("web", 0, Phase::Running), weak],
             guardians: vec!["atlas".to_owned(), "b".to_owned()],
             trouble: None,
+            version: wire::id::Version::default(),
+            previous: None,
+            update: None,
+            undone: None,
         };
         let nodes = [node(0, "atlas", NodeState::Up), node(1, "b", NodeState::Up)];
         let now = UnixMillis(10_000_000);

@@ -34,6 +34,8 @@ fn object(index: u8) -> ObjectFacts {
         revision: 1,
         phase: Phase::Running,
         halted: false,
+        revised: wire::id::Version::default(),
+        restart: wire::spec::Restart::Always,
         restarts: 0,
         created: UnixMillis(0),
         started: Some(UnixMillis(0)),
