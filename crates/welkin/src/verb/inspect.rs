@@ -12,7 +12,7 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::table::Drawing;
 use crate::verb::ps;
-use crate::{clock, flags, manual, targets};
+use crate::{appfile, clock, flags, manual, output, targets};
 
 /// Show all that is known of apps and objects
 ///
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     targets: flags::Targets,
     #[command(flatten)]
     output: flags::Output,
+    /// Show the file that welkin apply makes the same apps of.
+    #[arg(long, conflicts_with = "Output")]
+    spec: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -37,6 +40,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
         Ok(())
     })
     .await?;
+    if arguments.spec {
+        let specs: Vec<_> = found.iter().map(|it| &it.spec).collect();
+        output::write(appfile::write(&specs).as_bytes())?;
+        return Ok(exit);
+    }
     let nodes = context.node_names().await;
     let colours = context.screen.out_colours();
     let texts = found

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on has failed; the node it waits for is a thread"
 )]
 
+mod apply;
 #[path = "../../../client/tests/fake/mod.rs"]
 mod fake;
 mod nodes;
