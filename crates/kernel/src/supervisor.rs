@@ -363,7 +363,6 @@ pub(crate) fn revise(
     (is_settled, rolls_back): (bool, bool),
 ) {
     wanted.rested.retain(|slot| *slot < spec.replicas);
-    wanted.undone = None;
     let Some(old) = wanted.spec.replace(spec.clone()) else {
         return;
     };
@@ -373,6 +372,7 @@ pub(crate) fn revise(
         }
         return;
     }
+    wanted.undone = None;
     let old = Revision {
         revised: wanted.revised,
         spec: old,

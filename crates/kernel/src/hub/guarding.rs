@@ -156,9 +156,7 @@ impl Kernel {
         let unplaced = unplaced.map(|why| alloc::format!("no node fits: {why}"));
         let stalled = self.update_of(record).and_then(|(_, failed)| failed);
         let stalled = stalled.map(|why| alloc::format!("the update goes no further: {why}"));
-        let undone = record.wanted.undone.as_ref();
-        let undone = undone.map(|why| alloc::format!("the update was undone: {why}"));
-        unplaced.or(stalled).or(undone)
+        unplaced.or(stalled)
     }
 
     /// How far the replacing of an app's objects is, and why it goes no further.

@@ -324,6 +324,11 @@ impl Kernel {
             self.supervision.contended(now, app, placing.index);
             return self.supervision.touch(app);
         }
+        // Who refused, refused what is not wanted any more.
+        let wanted = self.directory.get(placing.app).map(|it| &it.wanted);
+        if wanted.is_some_and(|wanted| wanted.revised != placing.revised) {
+            return self.give_up(&placing);
+        }
         if self.has_room_instead(&placing) {
             return self.supervision.cramp(placing.app, placing.index);
         }

@@ -158,6 +158,7 @@ fn inspection(world: &World, it: &wire::call::Inspection) -> Vec<String> {
         lines.push(format!("updated {}", update.updated));
     }
     lines.extend(it.trouble.clone());
+    lines.extend(it.undone.iter().map(|why| format!("undone: {why}")));
     lines
 }
 

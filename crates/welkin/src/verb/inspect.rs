@@ -87,6 +87,7 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("id", inspection.app.to_string())
         .line("wanted", state)
         .line("trouble", inspection.trouble.as_deref().unwrap_or_default())
+        .line("undone", inspection.undone.as_deref().unwrap_or_default())
         .line("command", human::command(&spec.program.arguments))
         .line("environment", human::pairs(&spec.program.environment, '='))
         .line(
