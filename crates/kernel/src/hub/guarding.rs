@@ -361,12 +361,24 @@ impl Kernel {
             }
             Step::RollBack { why } => {
                 self.event("app.undone", self.app_name(app), why.clone());
-                self.wish(app, |wanted, _| supervisor::roll_back(wanted, &why));
+                self.undo(app, &why);
             }
             Step::Forget => {
                 let over = self.now + LINGER_TERM;
                 self.lingering.entry(app).or_insert(over);
             }
+        }
+    }
+
+    /// Goes back to what an app was before its last change. That is as old as the change: whatever
+    /// a person wishes meanwhile, on whichever side of a cut, is newer.
+    fn undo(&mut self, app: AppId, why: &str) {
+        if let Some(record) = self.directory.get(app) {
+            let version = self.just_above(record.wanted.version);
+            self.observe(version);
+            self.wish_as_of(app, version, |wanted, _| {
+                supervisor::roll_back(wanted, why);
+            });
         }
     }
 
@@ -580,6 +592,15 @@ impl Kernel {
     /// Changes what an app should be.
     pub(crate) fn wish(&mut self, app: AppId, edit: impl FnOnce(&mut Wanted, Version)) {
         let version = self.tick();
+        self.wish_as_of(app, version, edit);
+    }
+
+    fn wish_as_of(
+        &mut self,
+        app: AppId,
+        version: Version,
+        edit: impl FnOnce(&mut Wanted, Version),
+    ) {
         let Some(record) = self.directory.get_mut(app) else {
             return;
         };

@@ -53,6 +53,19 @@ impl Kernel {
         self.clock
     }
 
+    /// The smallest version above that one which this node can write.
+    pub(super) fn just_above(&self, version: Version) -> Version {
+        let (millis, counter) = match version.counter.checked_add(1) {
+            Some(counter) => (version.millis, counter),
+            None => (version.millis.saturating_add(1), 0),
+        };
+        Version {
+            millis,
+            counter,
+            node: self.clock.node,
+        }
+    }
+
     /// Goes on above a version that another node gave out, unless that is from the future.
     pub(crate) fn observe(&mut self, version: Version) {
         if !self.is_future(version) {
