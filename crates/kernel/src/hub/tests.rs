@@ -679,3 +679,17 @@ fn a_node_starts_though_its_boot_numbers_are_used_up() {
     bench.pass(3);
     assert!(matches!(bench.reply(call), Some(Ok(_))));
 }
+
+/// An update that was undone on one side of a cut was a newer wish than a removal on the other, and
+/// the removed app came back.
+#[test]
+fn an_undone_change_is_older_than_whatever_is_wished_meanwhile() {
+    let bench = Bench::new(&[]);
+    let undone = bench.kernel.just_above(version(WALL));
+    assert!(version(WALL) < undone && undone < version(WALL + 1));
+    let full = Version {
+        counter: u32::MAX,
+        ..version(WALL)
+    };
+    assert!(bench.kernel.just_above(full) > full);
+}
