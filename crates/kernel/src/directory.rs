@@ -160,6 +160,7 @@ pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
         mine.objects_born = other.objects_born;
         mine.decisions = other.decisions;
         mine.decisions.truncate(DECISIONS_MAX);
+        mine.settled = other.settled;
     }
 }
 
@@ -226,9 +227,14 @@ mod tests {
                 created: UnixMillis(wanted),
                 born: at(0),
                 tenancy: None,
+                revised: at(0),
+                previous: None,
+                rolls_back: false,
+                undone: None,
             },
             objects: Vec::new(),
             objects_born: Version::default(),
+            settled: at(version),
             decisions: alloc::vec![wire::call::Decision {
                 index: 0,
                 at: UnixMillis(version),

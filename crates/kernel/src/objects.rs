@@ -65,7 +65,7 @@ pub(crate) enum Action {
     Stop(ObjectId, u32),
     /// Its facts changed; `durable` when they must survive a power cut.
     Changed { object: ObjectId, durable: bool },
-    /// What only this node knows of it changed, and must survive a power cut.
+    /// What nobody is told of by itself changed, and must survive a power cut.
     Marked(ObjectId),
     /// It holds no resources any more.
     Freed(ObjectId),
@@ -212,6 +212,8 @@ impl Objects {
             pid: None,
             protections_off: Vec::new(),
             halted: false,
+            revised: placement.wanted.revised,
+            restart: spec.restart,
         };
         let object = placement.object;
         let hosted = HostedObject {
@@ -293,8 +295,7 @@ impl Objects {
         if ran >= BACKOFF_RESET || was_cut_short {
             entry.hosted.failures = 0;
         }
-        let spec = entry.hosted.wanted.spec.as_ref();
-        let restart = spec.map_or(Restart::No, |spec| spec.restart);
+        let restart = entry.hosted.facts.restart;
         let again = !entry.stopping
             && match restart {
                 Restart::No => false,
@@ -462,6 +463,27 @@ impl Objects {
         self.table
             .get(&object)
             .is_some_and(|entry| entry.suspended && entry.hosted.facts.phase == Phase::Waiting)
+    }
+
+    /// Another restart policy, from the next end of its program on.
+    ///
+    /// # Errors
+    /// [`Problem`] when it is not here.
+    pub(crate) fn set_restart(
+        &mut self,
+        object: ObjectId,
+        restart: Restart,
+    ) -> Result<(), Problem> {
+        let Some(entry) = self.table.get_mut(&object) else {
+            return Err(Problem::not_found("object on this node", &object.short()));
+        };
+        let facts = &mut entry.hosted.facts;
+        if facts.restart != restart {
+            facts.restart = restart;
+            facts.revision += 1;
+            self.actions.push_back(Action::Marked(object));
+        }
+        Ok(())
     }
 
     /// Runs a halted object again, with its files. Its resources must be held already.

@@ -7,6 +7,17 @@
 //! The first reachable node in the app's rank supervises it (partition policy `available`). Two
 //! sides of a partition each have one and each keep the wanted count; after the heal the surplus is
 //! retired, youngest first, because the plan keeps the oldest object of every slot.
+//!
+//! When what objects run was changed, those that run something older are replaced one after the
+//! other, by [`plan_update`]:
+//!
+//! ```text
+//!             placed                 runs for PROBATION
+//! outdated ────────────► on trial ───────────────────────► up to date; the older one goes
+//!    │ no room beside it    │ ends, cannot start, has no place
+//!    ▼                      ▼
+//! goes first             no further, or back to what it was before
+//! ```
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -14,9 +25,9 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::time::Duration;
 
-use wire::fact::{ObjectFacts, Phase};
-use wire::id::{AppId, NodeId, ObjectId};
-use wire::peer::{AppRecord, Wanted};
+use wire::fact::{ExitReason, ObjectFacts, Phase};
+use wire::id::{AppId, NodeId, ObjectId, Version};
+use wire::peer::{AppRecord, Revision, Wanted};
 use wire::spec::{AppSpec, OnPartition, Restart};
 
 use crate::instant::Instant;
@@ -27,6 +38,14 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const CONTENDED_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait before a place is looked for again.
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// How long the program of a newer object must run before it is relied on: enough for what is wrong
+/// with its flags, its files or its port to show, and short beside what starting takes.
+pub(crate) const PROBATION: Duration = Duration::from_secs(3);
+/// Why an object goes that was replaced.
+const OUTDATED: &str = "its app runs something else";
+/// Longest reason of an undone change that a wish remembers.
+const UNDONE_CHARACTERS_MAX: usize = 512;
 
 /// How a node looks from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +58,19 @@ pub(crate) enum Reach {
     Lost,
     /// It does not belong to the cloud any more.
     Removed,
+}
+
+/// What is known of an app's objects beside their facts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// Slots for which no place is to be looked for now.
+    pub(crate) busy: BTreeSet<u32>,
+    /// Objects whose program runs, but not for [`PROBATION`] yet.
+    pub(crate) on_trial: BTreeSet<ObjectId>,
+    /// Slots whose newer object has room only where the older one is.
+    pub(crate) cramped: BTreeSet<u32>,
+    /// Why a slot has no place.
+    pub(crate) trouble: Option<String>,
 }
 
 /// One thing to be done.
@@ -56,15 +88,21 @@ pub(crate) enum Step {
     Stop { object: ObjectId, node: NodeId },
     /// Run the halted object again.
     Start { object: ObjectId, node: NodeId },
+    /// Tell its node the restart policy of its app, which is another than when it was started.
+    SetRestart { object: ObjectId, node: NodeId },
+    /// What objects run was changed, and all of them do by now.
+    Settle,
+    /// Undo the change of what objects run.
+    RollBack { why: String },
     /// Nothing is left to do and nobody wants to keep it: remove the app.
     Forget,
 }
 
-/// What must be done for `record`; slots in `busy` are being placed already.
+/// What must be done for `record`.
 pub(crate) fn plan(
     record: &AppRecord,
     reach: impl Fn(NodeId) -> Reach,
-    busy: &BTreeSet<u32>,
+    known: &Known,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     let Some(spec) = &record.wanted.spec else {
@@ -97,14 +135,7 @@ pub(crate) fn plan(
             .iter()
             .filter(|it| it.index == index)
             .collect();
-        plan_slot(
-            &record.wanted,
-            index,
-            &slot,
-            &reach,
-            busy.contains(&index),
-            &mut steps,
-        );
+        plan_slot(&record.wanted, index, &slot, &reach, known, &mut steps);
     }
     let beyond = |it: &&ObjectFacts| it.index >= spec.replicas && is_reachable(reach(it.node));
     steps.extend(
@@ -114,10 +145,263 @@ pub(crate) fn plan(
             .filter(beyond)
             .map(|it| retire(it, "scaled down")),
     );
-    if spec.remove_when_done && busy.is_empty() && is_done(spec, record) {
+    let follows_other = |it: &&ObjectFacts| {
+        it.index < spec.replicas && it.restart != spec.restart && is_reachable(reach(it.node))
+    };
+    let set_restart = |it: &ObjectFacts| Step::SetRestart {
+        object: it.object,
+        node: it.node,
+    };
+    steps.extend(record.objects.iter().filter(follows_other).map(set_restart));
+    if spec.remove_when_done && known.busy.is_empty() && is_done(spec, record) {
         steps.push(Step::Forget);
     }
+    plan_update(record, spec, &reach, known, &mut steps);
     steps
+}
+
+/// How far a slot is from running what was wished last.
+#[derive(Debug, PartialEq, Eq)]
+enum Slot {
+    /// It does, or is not to.
+    Updated,
+    /// What it runs is older.
+    Outdated,
+    /// Something is being done about it.
+    Moving,
+    /// The newer one failed.
+    Failed(String),
+}
+
+fn slot_of(
+    wanted: &Wanted,
+    spec: &AppSpec,
+    index: u32,
+    slot: &[&ObjectFacts],
+    reach: &impl Fn(NodeId) -> Reach,
+    known: &Known,
+) -> Slot {
+    // What is lost with its node and is started elsewhere counts no more.
+    let counts = |it: &&&ObjectFacts| {
+        spec.restart == Restart::No || !it.phase.is_alive() || is_reachable(reach(it.node))
+    };
+    let is_newest = |it: &&&ObjectFacts| it.revised == wanted.revised;
+    let here = |it: &&&ObjectFacts| is_reachable(reach(it.node));
+    let older_lives = slot
+        .iter()
+        .filter(here)
+        .any(|it| it.phase.is_alive() && it.revised != wanted.revised);
+    let newest = slot
+        .iter()
+        .filter(is_newest)
+        .filter(counts)
+        .max_by_key(|it| {
+            let answers = reach(it.node) == Reach::Open;
+            (it.phase.is_alive() && answers, answers, it.created)
+        });
+    if let Some(newest) = newest {
+        let is_lost = !is_reachable(reach(newest.node));
+        return match newest.phase {
+            // It may come back.
+            phase if is_lost && phase.is_alive() => Slot::Updated,
+            _ if reach(newest.node) == Reach::Draining => Slot::Moving,
+            Phase::Running if known.on_trial.contains(&newest.object) || older_lives => {
+                Slot::Moving
+            }
+            Phase::Running => Slot::Updated,
+            Phase::Starting | Phase::Stopping => Slot::Moving,
+            Phase::Waiting | Phase::Ended | Phase::Failed => ended(spec, newest),
+        };
+    }
+    let reachable: Vec<_> = slot.iter().filter(here).collect();
+    let is_to_stay = wanted.rested.contains(&index)
+        // What is lost with its node and is not started elsewhere may come back.
+        || (reachable.is_empty()
+            && spec.restart == Restart::No
+            && slot.iter().any(|it| it.phase.is_alive()));
+    let is_placed_anyway = reachable.is_empty() && slot.iter().all(|it| it.phase.is_alive());
+    if is_to_stay {
+        Slot::Updated
+    } else if is_placed_anyway || reachable.iter().any(|it| it.phase == Phase::Stopping) {
+        Slot::Moving
+    } else {
+        Slot::Outdated
+    }
+}
+
+/// A newest object whose program has ended.
+fn ended(spec: &AppSpec, facts: &ObjectFacts) -> Slot {
+    let Some(exit) = &facts.last_exit else {
+        return Slot::Moving;
+    };
+    let is_over = facts.phase != Phase::Waiting;
+    let has_done_it = exit.reason.is_success() && is_over && spec.restart != Restart::Always;
+    if facts.halted || has_done_it {
+        Slot::Updated
+    } else if exit.reason == ExitReason::Lost && !is_over {
+        // That was its machine, which runs it again.
+        Slot::Moving
+    } else {
+        let (name, index, reason) = (&spec.name, facts.index, &exit.reason);
+        Slot::Failed(alloc::format!("{name}/{index} {reason}"))
+    }
+}
+
+/// How far the change of what an app's objects run is: how many do, and why it goes no further.
+/// Nothing when none is under way.
+pub(crate) fn progress(
+    record: &AppRecord,
+    reach: impl Fn(NodeId) -> Reach,
+    known: &Known,
+) -> Option<(u32, Option<String>)> {
+    let spec = record.wanted.spec.as_ref()?;
+    let slots = slots(record, spec, &reach, known)?;
+    let updated = slots.iter().filter(|it| **it == Slot::Updated).count();
+    let updated = u32::try_from(updated).unwrap_or(u32::MAX);
+    Some((updated, failure(record, spec, &slots, known)))
+}
+
+/// Whether objects of the app are, or may yet be, replaced by newer ones.
+pub(crate) fn is_updating(record: &AppRecord, reach: impl Fn(NodeId) -> Reach) -> bool {
+    let wanted = &record.wanted;
+    let is_older = |it: &ObjectFacts| it.revised != wanted.revised && is_reachable(reach(it.node));
+    wanted.spec.is_some()
+        && (record.settled != wanted.revised || record.objects.iter().any(is_older))
+}
+
+/// Every slot of an app whose objects do not all run what was wished last.
+fn slots(
+    record: &AppRecord,
+    spec: &AppSpec,
+    reach: &impl Fn(NodeId) -> Reach,
+    known: &Known,
+) -> Option<Vec<Slot>> {
+    if !is_updating(record, reach) {
+        return None;
+    }
+    let slot = |index| {
+        let slot: Vec<&ObjectFacts> = record
+            .objects
+            .iter()
+            .filter(|it| it.index == index)
+            .collect();
+        slot_of(&record.wanted, spec, index, &slot, reach, known)
+    };
+    Some((0..spec.replicas).map(slot).collect())
+}
+
+/// Why a change cannot be relied on. What objects ran before is.
+fn failure(record: &AppRecord, spec: &AppSpec, slots: &[Slot], known: &Known) -> Option<String> {
+    if record.settled == record.wanted.revised {
+        return None;
+    }
+    let failed = slots.iter().find_map(|slot| match slot {
+        Slot::Failed(why) => Some(why.clone()),
+        Slot::Updated | Slot::Outdated | Slot::Moving => None,
+    });
+    let unplaced = known.trouble.as_ref();
+    failed.or_else(|| unplaced.map(|why| alloc::format!("no node fits {}: {why}", spec.name)))
+}
+
+/// The next of the objects that run something older is replaced, once those before it are relied
+/// on. The newer one comes first, so that no fewer run, unless there is no room for both.
+fn plan_update(
+    record: &AppRecord,
+    spec: &AppSpec,
+    reach: &impl Fn(NodeId) -> Reach,
+    known: &Known,
+    steps: &mut Vec<Step>,
+) {
+    let Some(slots) = slots(record, spec, reach, known) else {
+        return;
+    };
+    let wanted = &record.wanted;
+    if let Some(why) = failure(record, spec, &slots, known) {
+        if wanted.rolls_back && wanted.previous.is_some() {
+            *steps = [Step::RollBack { why }].into();
+        }
+        return;
+    }
+    if !known.busy.is_empty() || slots.contains(&Slot::Moving) {
+        return;
+    }
+    let outdated = (0..).zip(&slots).filter(|(_, it)| **it == Slot::Outdated);
+    let of = |index: u32| {
+        let slot = record.objects.iter().filter(move |it| it.index == index);
+        slot.filter(|it| is_reachable(reach(it.node)))
+    };
+    let runs = |index: u32| of(index).any(|it| it.phase == Phase::Running);
+    let Some(index) = outdated.map(|(index, _)| index).min_by_key(|it| runs(*it)) else {
+        if record.settled != wanted.revised {
+            steps.push(Step::Settle);
+        }
+        return;
+    };
+    let lives = of(index).any(|it| it.phase.is_alive());
+    let older_first = known.cramped.contains(&index) || never_runs_twice(spec);
+    let next: Vec<Step> = if (lives && !older_first) || of(index).next().is_none() {
+        [Step::Place { index }].into()
+    } else if lives {
+        let living = of(index).filter(|it| it.phase.is_alive());
+        living
+            .map(|it| retire(it, "the newer one needs its room"))
+            .collect()
+    } else {
+        of(index).map(|it| retire(it, OUTDATED)).collect()
+    };
+    // Its slot may have asked for the same.
+    let is_planned = |step: &Step| steps.contains(step);
+    let next: Vec<Step> = next.into_iter().filter(|it| !is_planned(it)).collect();
+    steps.extend(next);
+}
+
+/// The wish becomes this, as of `version`. `is_settled` says whether all objects had come up with
+/// what they were to run until now; only such a specification is one to go back to.
+pub(crate) fn revise(
+    wanted: &mut Wanted,
+    spec: AppSpec,
+    version: Version,
+    (is_settled, rolls_back): (bool, bool),
+) {
+    wanted.rested.retain(|slot| *slot < spec.replicas);
+    let Some(old) = wanted.spec.replace(spec.clone()) else {
+        return;
+    };
+    if old.runs_like(&spec) {
+        if let Some(previous) = &mut wanted.previous {
+            previous.spec.replicas = spec.replicas;
+        }
+        return;
+    }
+    wanted.undone = None;
+    let old = Revision {
+        revised: wanted.revised,
+        spec: old,
+    };
+    let previous = wanted.previous.take();
+    (wanted.revised, wanted.previous) = match previous {
+        // Objects that run this already stay.
+        Some(previous) if previous.spec.runs_like(&spec) => (previous.revised, Some(old.into())),
+        Some(previous) if !is_settled => (version, Some(previous)),
+        Some(_) | None => (version, Some(old.into())),
+    };
+    wanted.rolls_back = rolls_back;
+}
+
+/// The wish becomes what it was before the last change.
+pub(crate) fn roll_back(wanted: &mut Wanted, why: &str) {
+    let (Some(previous), Some(spec)) = (wanted.previous.take(), wanted.spec.take()) else {
+        return;
+    };
+    let failed = Revision {
+        revised: wanted.revised,
+        spec,
+    };
+    wanted.revised = previous.revised;
+    wanted.spec = Some(previous.spec);
+    wanted.previous = Some(failed.into());
+    wanted.rolls_back = false;
+    wanted.undone = Some(why.chars().take(UNDONE_CHARACTERS_MAX).collect());
 }
 
 /// The slots that need a place or a start, whether or not it is tried now.
@@ -129,9 +413,14 @@ pub(crate) fn lacking(record: &AppRecord, reach: impl Fn(NodeId) -> Reach) -> BT
     let slot = |step: &Step| match step {
         Step::Place { index } => Some(*index),
         Step::Start { object, .. } => index_of(object),
-        Step::Retire { .. } | Step::Stop { .. } | Step::Forget => None,
+        Step::Retire { .. }
+        | Step::Stop { .. }
+        | Step::SetRestart { .. }
+        | Step::Settle
+        | Step::RollBack { .. }
+        | Step::Forget => None,
     };
-    let steps = plan(record, reach, &BTreeSet::new());
+    let steps = plan(record, reach, &Known::default());
     steps.iter().filter_map(slot).collect()
 }
 
@@ -158,17 +447,24 @@ fn is_done(spec: &AppSpec, record: &AppRecord) -> bool {
     })
 }
 
+/// Whether an object must have ended before another one takes its slot.
+fn never_runs_twice(spec: &AppSpec) -> bool {
+    spec.on_partition != OnPartition::Available
+}
+
 fn plan_slot(
     wanted: &Wanted,
     index: u32,
     slot: &[&ObjectFacts],
     reach: &impl Fn(NodeId) -> Reach,
-    is_busy: bool,
+    known: &Known,
     steps: &mut Vec<Step>,
 ) {
+    let is_busy = known.busy.contains(&index);
+    let is_older = |it: &ObjectFacts| it.revised != wanted.revised;
     let spec = wanted.spec.as_ref();
     let restart = spec.map_or(Restart::No, |spec| spec.restart);
-    let never_twice = spec.is_some_and(|spec| spec.on_partition != OnPartition::Available);
+    let never_twice = spec.is_some_and(never_runs_twice);
     let here: Vec<&ObjectFacts> = slot
         .iter()
         .copied()
@@ -182,6 +478,7 @@ fn plan_slot(
             // Of an app that never runs twice, the newest is the one.
             never_twice.then_some(Reverse(it.epoch)),
             reach(it.node) == Reach::Draining,
+            is_older(it),
             it.phase != Phase::Running,
             it.created,
             it.object,
@@ -198,16 +495,12 @@ fn plan_slot(
             });
         }
         for other in here.iter().filter(|it| it.object != keep.object) {
-            let in_use = other.phase == Phase::Running && keep.phase != Phase::Running;
-            if !in_use && other.phase != Phase::Stopping {
-                let draining = reach(other.node) == Reach::Draining;
-                let why = if draining {
-                    "its node drains"
-                } else {
-                    "surplus"
-                };
-                steps.push(retire(other, why));
-            }
+            let drains = reach(other.node) == Reach::Draining;
+            let why = superfluous(wanted, keep, other, known);
+            steps.extend(why.map(|why| match why {
+                "surplus" if drains => retire(other, "its node drains"),
+                why => retire(other, why),
+            }));
         }
         return;
     }
@@ -219,12 +512,13 @@ fn plan_slot(
         .filter(|it| !it.phase.is_alive())
         .max_by_key(|it| it.created)
     {
-        // Nobody can ask a removed node whether the object is even one of this birth of the app.
-        let is_of_nobody = reach(last.node) == Reach::Removed;
         // What was ended because its app was stopped runs again once the app is not.
         let was_halted = last.halted && !wanted.rested.contains(&index);
-        let again = was_halted || (is_of_nobody && restart == Restart::Always);
+        let again = was_halted || restart == Restart::Always;
         match (again, reach(last.node)) {
+            (true, Reach::Open) if is_older(last) => {
+                steps.push(retire(last, OUTDATED));
+            }
             (true, Reach::Open) => {
                 steps.push(Step::Start {
                     object: last.object,
@@ -243,6 +537,23 @@ fn plan_slot(
     }
 }
 
+/// Why an object is not needed beside the one of its slot that is kept; nothing when it is.
+fn superfluous(
+    wanted: &Wanted,
+    keep: &ObjectFacts,
+    other: &ObjectFacts,
+    known: &Known,
+) -> Option<&'static str> {
+    let is_older = |it: &ObjectFacts| it.revised != wanted.revised;
+    let is_replaced = is_older(other) && !is_older(keep);
+    let on_trial = is_replaced && known.on_trial.contains(&keep.object);
+    let in_use = other.phase == Phase::Running && (keep.phase != Phase::Running || on_trial);
+    // It tells why the update goes no further.
+    let has_failed = is_older(keep) && !is_older(other) && !other.phase.is_alive();
+    let is_needed = in_use || has_failed || other.phase == Phase::Stopping;
+    (!is_needed).then_some(if is_replaced { OUTDATED } else { "surplus" })
+}
+
 /// What a supervisor remembers between two plans.
 #[derive(Debug, Default)]
 pub(crate) struct Supervision {
@@ -256,6 +567,10 @@ pub(crate) struct Supervision {
     retries: BTreeMap<(AppId, u32), (Option<Instant>, Duration)>,
     /// What keeps an app from being as it should.
     trouble: BTreeMap<(AppId, u32), Trouble>,
+    /// Objects of apps that are updated, whose program runs; and until when they are on trial.
+    trials: BTreeMap<(AppId, ObjectId), Option<Instant>>,
+    /// See [`Known::cramped`].
+    cramped: BTreeSet<(AppId, u32)>,
 }
 
 /// What keeps a slot empty.
@@ -299,6 +614,41 @@ impl Supervision {
         busy
     }
 
+    /// All that is known of an app's objects beside their facts.
+    pub(crate) fn known(&self, app: AppId) -> Known {
+        let cramped = self.cramped.range((app, 0)..=(app, u32::MAX));
+        let trials = self.trials.range(trials_of(app));
+        let on_trial = trials.filter(|(_, until)| until.is_some());
+        Known {
+            busy: self.busy(app),
+            on_trial: on_trial.map(|((_, object), _)| *object).collect(),
+            cramped: cramped.map(|(_, index)| *index).collect(),
+            // What passes by itself is no failure.
+            trouble: self.trouble(app).and_then(|trouble| match trouble {
+                Trouble::NoFit(why) => Some(why.clone()),
+                Trouble::TooFew(_) | Trouble::Held(_) => None,
+            }),
+        }
+    }
+
+    /// These objects of an app run what was wished last, while others may not: those that are seen
+    /// for the first time are on trial.
+    pub(crate) fn try_out(&mut self, now: Instant, app: AppId, running: &BTreeSet<ObjectId>) {
+        self.trials
+            .retain(|(other, object), _| *other != app || running.contains(object));
+        for object in running {
+            let until = Some(now + PROBATION);
+            self.trials.entry((app, *object)).or_insert(until);
+        }
+    }
+
+    /// There is no room for the slot's newer object, unless the older one goes first.
+    pub(crate) fn cramp(&mut self, app: AppId, index: u32) {
+        self.finish(app, index);
+        self.cramped.insert((app, index));
+        self.touch(app);
+    }
+
     /// The slot is being placed, in the attempt of this number.
     pub(crate) fn begin(&mut self, app: AppId, index: u32, attempt: u64) {
         self.busy.entry(app).or_default().insert(index, attempt);
@@ -325,6 +675,7 @@ impl Supervision {
         self.finish(app, index);
         self.retries.remove(&(app, index));
         self.trouble.remove(&(app, index));
+        self.cramped.remove(&(app, index));
     }
 
     /// The slot has no place, for this reason; look again later.
@@ -379,6 +730,7 @@ impl Supervision {
     pub(crate) fn start_afresh(&mut self, app: AppId) {
         self.trouble.retain(|(other, _), _| *other != app);
         self.retries.retain(|(other, _), _| *other != app);
+        self.cramped.retain(|(other, _)| *other != app);
     }
 
     /// Whether anything is in the way of any of the app's slots.
@@ -398,6 +750,7 @@ impl Supervision {
     /// The app is gone, or is somebody else's now.
     pub(crate) fn forget(&mut self, app: AppId) {
         self.busy.remove(&app);
+        self.try_out(Instant::default(), app, &BTreeSet::new());
         self.start_afresh(app);
     }
 
@@ -431,11 +784,21 @@ impl Supervision {
                 self.dirty.insert(*app);
             }
         }
+        for ((app, _), until) in &mut self.trials {
+            if until.take_if(|until| *until <= now).is_some() {
+                self.dirty.insert(*app);
+            }
+        }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.retries.values().filter_map(|(at, _)| *at).min()
+        let retries = self.retries.values().filter_map(|(at, _)| *at);
+        retries.chain(self.trials.values().flatten().copied()).min()
     }
+}
+
+fn trials_of(app: AppId) -> core::ops::RangeInclusive<(AppId, ObjectId)> {
+    (app, ObjectId([0; 16]))..=(app, ObjectId([u8::MAX; 16]))
 }
 
 #[cfg(test)]
@@ -445,7 +808,8 @@ mod tests {
     use alloc::vec;
 
     use expect_test::{Expect, expect};
-    use wire::id::{UnixMillis, Version};
+    use wire::fact::Exit;
+    use wire::id::UnixMillis;
     use wire::spec::Program;
 
     use super::*;
@@ -484,22 +848,17 @@ mod tests {
                 pid: None,
                 protections_off: vec![],
                 halted: false,
+                revised: Version::default(),
+                restart,
             };
         AppRecord {
             app: AppId::of_name("web"),
             version: Version::default(),
-            wanted: Wanted {
-                version: Version::default(),
-                spec: Some(spec),
-                stopped: false,
-                rested: BTreeSet::new(),
-                created: UnixMillis(0),
-                born: Version::default(),
-                tenancy: None,
-            },
+            wanted: Wanted::new(spec, Version::default(), UnixMillis(0)),
             objects: slots.iter().enumerate().map(object).collect(),
             objects_born: Version::default(),
             decisions: vec![],
+            settled: Version::default(),
         }
     }
 
@@ -518,15 +877,22 @@ mod tests {
     }
 
     fn check(record: &AppRecord, expect: Expect) {
+        check_known(record, &Known::default(), expect);
+    }
+
+    fn check_known(record: &AppRecord, known: &Known, expect: Expect) {
         let name = |object: ObjectId| object.0[0];
         let line = |step: &Step| match step {
             Step::Place { index } => format!("place {index}"),
             Step::Retire { object, why, .. } => format!("retire {}: {why}", name(*object)),
             Step::Stop { object, .. } => format!("stop {}", name(*object)),
             Step::Start { object, .. } => format!("start {}", name(*object)),
+            Step::SetRestart { object, .. } => format!("set restart of {}", name(*object)),
+            Step::Settle => "settle".to_string(),
+            Step::RollBack { why } => format!("roll back: {why}"),
             Step::Forget => "forget".to_string(),
         };
-        let steps = plan(record, reach, &BTreeSet::new());
+        let steps = plan(record, reach, known);
         let lines: Vec<String> = steps.iter().map(line).collect();
         expect.assert_eq(&lines.join("; "));
     }
@@ -628,6 +994,228 @@ mod tests {
         check(&stopped, expect!["stop 0"]);
         stopped.wanted.spec = None;
         check(&stopped, expect!["retire 0: the app was removed"]);
+    }
+
+    fn version(millis: u64) -> Version {
+        Version {
+            millis,
+            ..Version::default()
+        }
+    }
+
+    /// An app whose program was changed, with the objects that run the newer one.
+    fn revised(mut record: AppRecord, newer: &[u8]) -> AppRecord {
+        let mut spec = record.wanted.spec.clone().expect("it is wanted");
+        spec.program.arguments = vec!["false".to_string()];
+        revise(&mut record.wanted, spec, version(7), (true, true));
+        for it in record.objects.iter_mut() {
+            if newer.contains(&it.object.0[0]) {
+                it.revised = version(7);
+            }
+        }
+        record
+    }
+
+    fn two(first: Phase, second: Phase) -> Vec<(char, u32, Phase, u64)> {
+        vec![('a', 0, first, 1), ('b', 1, second, 1)]
+    }
+
+    #[test]
+    fn what_runs_something_older_is_replaced_one_after_the_other() {
+        use Phase::{Running, Starting, Stopping};
+        let mut slots = two(Running, Running);
+        let of = |slots: &[_], newer: &[u8]| revised(record(Restart::Always, 2, slots), newer);
+        check(&of(&slots, &[]), expect!["place 0"]);
+        // It is being placed, has a place, and runs, but not for long: the older one stays.
+        let busy = Known {
+            busy: [0].into(),
+            ..Known::default()
+        };
+        check_known(&of(&slots, &[]), &busy, expect![""]);
+        slots.push(('c', 0, Starting, 2));
+        check(&of(&slots, &[2]), expect![""]);
+        slots[2].2 = Running;
+        let on_trial = Known {
+            on_trial: [ObjectId([2; 16])].into(),
+            ..Known::default()
+        };
+        check_known(&of(&slots, &[2]), &on_trial, expect![""]);
+        // Then the older one goes, and the next one comes.
+        check(
+            &of(&slots, &[2]),
+            expect!["retire 0: its app runs something else"],
+        );
+        slots[0].2 = Stopping;
+        check(&of(&slots, &[2]), expect![""]);
+        slots.remove(0);
+        check(&of(&slots, &[1]), expect!["place 1"]);
+        slots.push(('a', 1, Running, 3));
+        check(
+            &of(&slots, &[1, 2]),
+            expect!["retire 0: its app runs something else"],
+        );
+        slots.remove(0);
+        check(&of(&slots, &[0, 1]), expect!["settle"]);
+    }
+
+    #[test]
+    fn a_newer_one_that_is_lost_with_its_node_is_placed_again() {
+        let slots = [('a', 0, Phase::Running, 1), ('L', 0, Phase::Running, 2)];
+        check(
+            &revised(record(Restart::Always, 1, &slots), &[1]),
+            expect!["place 0"],
+        );
+        check(
+            &revised(record(Restart::No, 1, &slots), &[1]),
+            expect!["settle"],
+        );
+    }
+
+    #[test]
+    fn without_room_for_both_the_older_one_goes_first() {
+        let slots = two(Phase::Running, Phase::Running);
+        let cramped = Known {
+            cramped: [0].into(),
+            ..Known::default()
+        };
+        let record = revised(record(Restart::Always, 2, &slots), &[]);
+        check_known(
+            &record,
+            &cramped,
+            expect!["retire 0: the newer one needs its room"],
+        );
+    }
+
+    #[test]
+    fn what_does_not_run_anyway_is_replaced_first() {
+        let slots = two(Phase::Running, Phase::Waiting);
+        check(
+            &revised(record(Restart::Always, 2, &slots), &[]),
+            expect!["place 1"],
+        );
+        // What has ended holds no room.
+        let slots = two(Phase::Running, Phase::Ended);
+        check(
+            &revised(record(Restart::No, 2, &slots), &[]),
+            expect!["retire 1: its app runs something else"],
+        );
+    }
+
+    fn ends(record: &mut AppRecord, object: u8, phase: Phase, reason: ExitReason) {
+        let at = UnixMillis(0);
+        let objects = record.objects.iter_mut();
+        for it in objects.filter(|it| it.object.0[0] == object) {
+            it.phase = phase;
+            it.last_exit = Some(Exit {
+                asked: false,
+                reason: reason.clone(),
+                at,
+            });
+        }
+    }
+
+    #[test]
+    fn a_newer_one_that_ends_undoes_the_change() {
+        let mut slots = two(Phase::Running, Phase::Running);
+        slots.push(('c', 0, Phase::Waiting, 2));
+        let mut failing = revised(record(Restart::Always, 2, &slots), &[2]);
+        ends(&mut failing, 2, Phase::Waiting, ExitReason::Code(3));
+        check(&failing, expect!["roll back: web/0 ended with code 3"]);
+        assert_eq!(
+            progress(&failing, reach, &Known::default()),
+            Some((0, Some("web/0 ended with code 3".to_string())))
+        );
+        // Nobody is to undo it: it goes no further.
+        failing.wanted.rolls_back = false;
+        check(&failing, expect![""]);
+        // It failed for good: it stays to be looked at, and the older one serves.
+        failing.wanted.spec.as_mut().expect("wanted").restart = Restart::No;
+        for it in &mut failing.objects {
+            it.restart = Restart::No;
+        }
+        ends(&mut failing, 2, Phase::Failed, ExitReason::Code(127));
+        check(&failing, expect![""]);
+        // What returns 0 and is not to run again has done what it should.
+        ends(&mut failing, 2, Phase::Ended, ExitReason::Code(0));
+        check(&failing, expect!["place 1"]);
+    }
+
+    #[test]
+    fn a_newer_one_without_a_place_undoes_the_change() {
+        let slots = two(Phase::Running, Phase::Running);
+        let unplaced = Known {
+            busy: [0].into(),
+            trouble: Some("not 9 cores free on 3 of 3".to_string()),
+            ..Known::default()
+        };
+        check_known(
+            &revised(record(Restart::Always, 2, &slots), &[]),
+            &unplaced,
+            expect!["roll back: no node fits web: not 9 cores free on 3 of 3"],
+        );
+        // Without a change, it waits until there is room.
+        check_known(&record(Restart::Always, 2, &slots), &unplaced, expect![""]);
+    }
+
+    #[test]
+    fn an_undone_change_leaves_alone_what_was_not_reached() {
+        let mut slots = two(Phase::Running, Phase::Running);
+        slots.push(('c', 0, Phase::Waiting, 2));
+        let mut record = revised(record(Restart::Always, 2, &slots), &[2]);
+        let failing = record.wanted.spec.clone().expect("wanted");
+        roll_back(&mut record.wanted, "it ended");
+        check(&record, expect!["retire 2: its app runs something else"]);
+        assert_eq!(record.wanted.undone.as_deref(), Some("it ended"));
+        assert!(!record.wanted.rolls_back);
+        let previous = record.wanted.previous.as_ref().expect("what failed");
+        assert_eq!((previous.revised, &previous.spec), (version(7), &failing));
+    }
+
+    #[test]
+    fn only_what_objects_run_makes_them_be_replaced() {
+        let mut wanted = record(Restart::Always, 2, &[]).wanted;
+        let first = wanted.spec.clone().expect("wanted");
+        let mut spec = first.clone();
+        spec.replicas = 5;
+        spec.restart = Restart::No;
+        spec.placement.spread = true;
+        revise(&mut wanted, spec.clone(), version(1), (true, true));
+        assert_eq!((wanted.revised, &wanted.previous), (version(0), &None));
+        spec.resources.cpu_millis = 500;
+        revise(&mut wanted, spec.clone(), version(2), (true, true));
+        assert_eq!(wanted.revised, version(2));
+        // What never came up is nothing to go back to.
+        spec.resources.cpu_millis = 600;
+        revise(&mut wanted, spec.clone(), version(3), (false, true));
+        let previous = wanted.previous.as_ref().expect("the first");
+        assert_eq!((wanted.revised, previous.revised), (version(3), version(0)));
+        // Objects that run the first already stay as they are; the number is that of now.
+        spec.resources.cpu_millis = first.resources.cpu_millis;
+        revise(&mut wanted, spec, version(4), (false, true));
+        let previous = wanted.previous.as_ref().expect("what did not come up");
+        assert_eq!((wanted.revised, previous.revised), (version(0), version(3)));
+    }
+
+    #[test]
+    fn hosts_are_told_of_another_restart_policy() {
+        let mut record = record(Restart::No, 1, &[('a', 0, Phase::Running, 1)]);
+        record.wanted.spec.as_mut().expect("wanted").restart = Restart::Always;
+        check(&record, expect!["set restart of 0"]);
+        // What had ended runs again.
+        record.objects[0].phase = Phase::Ended;
+        check(&record, expect!["start 0; set restart of 0"]);
+    }
+
+    #[test]
+    fn a_stopped_app_starts_with_what_is_wished_by_then() {
+        let mut record = revised(
+            record(Restart::Always, 1, &[('a', 0, Phase::Ended, 1)]),
+            &[],
+        );
+        record.objects[0].halted = true;
+        check(&record, expect!["retire 0: its app runs something else"]);
+        record.wanted.stopped = true;
+        check(&record, expect![""]);
     }
 
     #[test]

@@ -67,6 +67,14 @@ impl Failure {
         }
         self
     }
+
+    /// The same where 1 says that there is a difference, as diff(1) has it.
+    pub(crate) fn beside_a_difference(mut self) -> Self {
+        if self.exit == EXIT_FAILED {
+            self.exit = EXIT_USAGE;
+        }
+        self
+    }
 }
 
 impl From<CallError> for Failure {

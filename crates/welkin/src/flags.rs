@@ -1,9 +1,11 @@
 //! Flags that several verbs have, each defined once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
+use wire::spec::{AppSpec, Constraint, OnPartition, Restart};
 
 use crate::completion;
 use crate::parse;
@@ -207,6 +209,18 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
+    /// Gives the program these surroundings; what the flags do not speak of stays.
+    pub(crate) fn edit(&self, program: &mut wire::spec::Program) {
+        let environment = self.environment.iter().cloned();
+        program.environment.extend(environment);
+        if self.workdir.is_some() {
+            program.directory.clone_from(&self.workdir);
+        }
+        if self.user.is_some() {
+            program.user.clone_from(&self.user);
+        }
+    }
+
     /// The program with these surroundings.
     pub(crate) fn program(
         &self,
@@ -227,5 +241,79 @@ impl Surroundings {
             terminal: interaction.tty,
             stdin: interaction.interactive,
         }
+    }
+}
+
+/// How many, how large, where, and what when it ends.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Shape {
+    /// How many objects carry the app out; one when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<u32>,
+    /// A port on which the program listens; may be given more than once.
+    #[arg(short, long = "port", value_name = "NAME=NUMBER", value_parser = parse::port)]
+    ports: Vec<(String, u16)>,
+    /// What to do when the program ends: no (when absent), on-failure, on-failure:RETRIES, always.
+    #[arg(long, value_name = "POLICY", value_parser = parse::restart,
+        add = ArgValueCompleter::new(completion::restarts))]
+    restart: Option<Restart>,
+    /// What each side does when the network is cut: available (when absent; each keeps it running)
+    /// or once (it never runs twice), once:30s (so long until it runs elsewhere when its machine has
+    /// died).
+    #[arg(long, value_name = "POLICY", value_parser = parse::on_partition,
+        add = ArgValueCompleter::new(completion::partition_policies))]
+    on_partition: Option<OnPartition>,
+    /// Cores for each object, such as 0.5; what is left over when absent.
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    cpu: Option<u32>,
+    /// Memory for each object, such as 128M; not limited when absent.
+    #[arg(short, long, value_name = "BYTES", value_parser = parse::bytes)]
+    memory: Option<u64>,
+    /// Most processes and threads of each object.
+    #[arg(long, value_name = "N")]
+    processes: Option<u32>,
+    /// Only on this node.
+    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completion::nodes))]
+    host: Option<String>,
+    /// Only on nodes where this holds, such as 'label.disk=ssd, memory>=8G'.
+    #[arg(long = "constraint", value_name = "CONDITIONS", value_parser = parse::constraints)]
+    constraints: Vec<Vec<Constraint>>,
+    /// Prefer nodes with fewer objects of this app, even when they are busier.
+    #[arg(long)]
+    spread: bool,
+    /// Signal that asks the program to end.
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal,
+        add = ArgValueCompleter::new(completion::signals))]
+    stop_signal: Option<u8>,
+    /// How long the program may take to end before it is killed.
+    #[arg(long, value_name = "SECONDS", value_parser = parse::duration)]
+    stop_timeout: Option<Duration>,
+}
+
+impl Shape {
+    /// Makes the specification what the flags say; what they do not speak of stays.
+    pub(crate) fn edit(&self, spec: &mut AppSpec) {
+        fn set<T: Clone>(field: &mut T, flag: Option<&T>) {
+            if let Some(value) = flag {
+                field.clone_from(value);
+            }
+        }
+        set(&mut spec.replicas, self.replicas.as_ref());
+        spec.ports.extend(self.ports.iter().cloned());
+        set(&mut spec.restart, self.restart.as_ref());
+        set(&mut spec.on_partition, self.on_partition.as_ref());
+        set(&mut spec.resources.cpu_millis, self.cpu.as_ref());
+        set(&mut spec.resources.memory_bytes, self.memory.as_ref());
+        set(&mut spec.resources.processes, self.processes.as_ref());
+        if self.host.is_some() {
+            spec.placement.host.clone_from(&self.host);
+        }
+        if !self.constraints.is_empty() {
+            spec.placement.constraints = self.constraints.concat();
+        }
+        spec.placement.spread |= self.spread;
+        set(&mut spec.stop.signal, self.stop_signal.as_ref());
+        let grace_ms = self.stop_timeout.map(parse::milliseconds);
+        set(&mut spec.stop.grace_ms, grace_ms.as_ref());
     }
 }

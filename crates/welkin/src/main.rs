@@ -4,6 +4,7 @@
 //! file in [`verb`]; it asks the node through [`client`] and shows the answer through [`output`],
 //! the only place that writes to the terminal.
 
+mod appfile;
 mod cli;
 mod clock;
 mod completion;
@@ -18,6 +19,7 @@ mod merge;
 mod output;
 mod parse;
 mod progress;
+mod rollout;
 mod session;
 mod signals;
 mod targets;

@@ -28,6 +28,22 @@ pub(crate) fn exit_status(verb: &str) -> &'static [(&'static str, &'static str)]
             ("126", "The program could not be executed."),
             ("127", "The program was not found."),
         ],
+        "welkin-apply" | "welkin-update" => &[
+            (
+                "0",
+                "It is as it should be; with --dry-run, nothing would be changed.",
+            ),
+            (
+                "1",
+                "It is not, or not yet; standard error says why. With --dry-run, something would \
+                 be changed.",
+            ),
+            (
+                "2",
+                "The command line or a file is wrong, and nothing was changed. With --dry-run, \
+                 anything that went wrong.",
+            ),
+        ],
         "welkin-doctor" => &[
             ("0", "Nothing is wrong; there may be advice."),
             ("1", "Something does not work, or the node is not up."),
@@ -168,7 +184,14 @@ examples! {
     WAIT: "welkin wait job  # prints its exit code";
     SCALE: "welkin scale web=5 db=2"
         "welkin scale web=0";
+    APPLY: "welkin apply web.toml db.toml"
+        "welkin apply --dry-run web.toml  # what would be changed"
+        "welkin inspect --spec web | welkin apply -  # changes nothing";
+    UPDATE: "welkin update web --memory 256M"
+        "welkin update web --env MODE=test -- /usr/bin/server -v"
+        "welkin update --rollback web  # back to what it was before";
     INSPECT: "welkin inspect web"
+        "welkin inspect --spec web > web.toml  # a file for welkin apply"
         "welkin inspect web/0 -o json"
         "welkin inspect web --format '{{json .spec.program.arguments}}'";
     EXPLAIN: "welkin explain web  # why it is where it is";

@@ -186,6 +186,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A grace period; one that is longer than seven weeks is seven weeks.
+pub(crate) fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// A moment in milliseconds since 1970: how long ago (`10m`), or when (`2026-03-01T12:00:00Z`,
 /// `2026-03-01 12:00`, `2026-03-01`, seconds since 1970 after `@`).
 pub(crate) fn since(text: &str) -> Result<u64, String> {

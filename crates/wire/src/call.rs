@@ -5,6 +5,7 @@
 //! answer is the JSON of its response, or [`Problem`] (RFC 9457) with the status it names. Any
 //! node answers any call. Calls that move bytes are streams: see [`crate::stream`].
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,7 +14,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::{Availability, Capacity, Exit, ExitReason, ObjectFacts, Phase, Platform, Usage};
-use crate::id::{AppId, CloudId, NodeId, ObjectId, UnixMillis};
+use crate::id::{AppId, CloudId, NodeId, ObjectId, UnixMillis, Version};
 use crate::spec::{AppSpec, Restart};
 
 /// Longest body of a call.
@@ -120,6 +121,8 @@ calls! {
     "app/explain" => Explain -> Explanation;
     /// Addresses and ports of an app's objects.
     "name/resolve" => Resolve -> Resolved;
+    /// Make an app as it is specified: a new one, or the one that there is.
+    "app/apply" => Apply -> Applied;
 }
 
 macro_rules! data {
@@ -276,6 +279,46 @@ data! {
         /// An app or `app/index`.
         target: String,
     }
+    /// Says what an app is to be. When its objects then run something else, they are replaced one
+    /// after the other; `app/inspect` tells how far that is.
+    Apply {
+        /// All that is wanted.
+        spec: Box<AppSpec>,
+        /// What the caller believes the app to be; refused when it is not that.
+        #[serde(default)]
+        expected: Expected,
+        /// Go back to what its objects ran before when one that runs the new does not come up.
+        #[serde(default)]
+        roll_back: bool,
+    }
+}
+
+/// What somebody who changes an app believes that it is, so that two who change it at once do not
+/// undo each other without knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Expected {
+    /// Whatever it is.
+    #[default]
+    Anything,
+    /// There is none of that name.
+    Absent,
+    /// As it was at this version, which `app/inspect` says.
+    Version(Version),
+}
+
+/// What became of an app that was to be so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It was otherwise.
+    Changed,
+    /// It was so already.
+    Unchanged,
 }
 
 fn one() -> u32 {
@@ -420,6 +463,33 @@ data! {
         guardians: Vec<String>,
         /// What keeps it from being as it should, as a sentence.
         trouble: Option<String>,
+        /// Raised at each change of what it should be.
+        #[serde(default)]
+        version: Version,
+        /// What it was before the last change of what its objects run.
+        previous: Option<Box<AppSpec>>,
+        /// How far the change is; nothing when none is under way.
+        update: Option<Update>,
+        /// Why the last change was undone.
+        undone: Option<String>,
+    }
+    /// How far the objects of an app are replaced.
+    Update {
+        /// Objects that run what is wanted, long enough to be relied on.
+        updated: u32,
+        /// Why it goes no further, as a sentence.
+        failed: Option<String>,
+    }
+    /// What became of an app that was to be so. It is written; its objects follow.
+    Applied {
+        /// Its id.
+        app: AppId,
+        /// Its name.
+        name: String,
+        /// What was done.
+        change: Change,
+        /// Its version now.
+        version: Version,
     }
     /// Where objects are.
     Located {

@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppId, NodeId, ObjectId, UnixMillis};
+use crate::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
+use crate::spec::Restart;
 
 /// Most addresses a node tells of itself.
 pub const ADDRESSES_MAX: usize = 16;
@@ -127,6 +128,10 @@ pub struct ObjectFacts {
     pub protections_off: Vec<String>,
     /// It ended because somebody asked for it; `start` runs it again.
     pub halted: bool,
+    /// Which change of its app's specification it runs: [`crate::peer::Wanted::revised`].
+    pub revised: Version,
+    /// The restart policy that its node follows.
+    pub restart: Restart,
 }
 
 /// What an object does.

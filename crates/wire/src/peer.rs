@@ -35,7 +35,7 @@ use crate::DecodeError;
 use crate::call::{Decision, ObjectStats, Problem, Request, Response};
 use crate::fact::{NodeFacts, ObjectFacts};
 use crate::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
-use crate::spec::{AppSpec, Resources};
+use crate::spec::{AppSpec, Resources, Restart};
 use crate::tenancy::{SeatAnswer, SeatAsk, Tenancy, Title};
 
 /// Longest [`Message`].
@@ -406,6 +406,13 @@ pub enum Ask {
     StoreRecord(Box<AppRecord>),
     /// Give me your record of this app.
     FetchRecord(AppId),
+    /// Follow another restart policy with an object that you host.
+    SetRestart {
+        /// Which.
+        object: ObjectId,
+        /// The policy.
+        restart: Restart,
+    },
     /// Draw a seat for an app: vote on its tenancy from now on.
     TakeSeat {
         /// Which app.
@@ -466,7 +473,8 @@ pub enum Answer {
         /// Objects of the same app that are there already.
         same_app: u32,
     },
-    /// To [`Ask::Launch`], [`Ask::StopObject`]: the object as it is now.
+    /// To [`Ask::Launch`], [`Ask::StopObject`], [`Ask::StartObject`], [`Ask::SetRestart`]: the object
+    /// as it is now.
     Object(Box<ObjectFacts>),
     /// To [`Ask::StoreRecord`]: durable. To [`Ask::Release`], [`Ask::SignalObject`]: done.
     Done,
@@ -513,6 +521,44 @@ pub struct Wanted {
     pub born: Version,
     /// Of an app that never runs twice: its first tenancy. It says who voted then.
     pub tenancy: Option<Tenancy>,
+    /// The wish that last changed what its objects run. An object that was started for another is
+    /// replaced.
+    pub revised: Version,
+    /// What they ran before, to go back to.
+    pub previous: Option<Box<Revision>>,
+    /// An object that fails while the others are replaced undoes the change.
+    pub rolls_back: bool,
+    /// Why the last change was undone; nothing once there is another.
+    pub undone: Option<String>,
+}
+
+/// A specification and the wish from which on objects ran it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// [`Wanted::revised`] of that time.
+    pub revised: Version,
+    /// The specification.
+    pub spec: AppSpec,
+}
+
+impl Wanted {
+    /// The wish for a new app.
+    #[must_use]
+    pub fn new(spec: AppSpec, version: Version, created: UnixMillis) -> Self {
+        Self {
+            version,
+            spec: Some(spec),
+            stopped: false,
+            rested: BTreeSet::new(),
+            created,
+            born: version,
+            tenancy: None,
+            revised: version,
+            previous: None,
+            rolls_back: false,
+            undone: None,
+        }
+    }
 }
 
 /// What the guardians of an app keep.
@@ -534,6 +580,8 @@ pub struct AppRecord {
     pub objects_born: Version,
     /// Why they are where they are, newest first.
     pub decisions: Vec<Decision>,
+    /// [`Wanted::revised`] that all objects have come up with: another one is still on its way.
+    pub settled: Version,
 }
 
 /// An object that its host reports, and which wish it follows.

@@ -54,6 +54,18 @@ fn one() -> u32 {
     1
 }
 
+impl AppSpec {
+    /// Whether objects of both run the same, so that one need not be replaced to become the other.
+    /// How many there are, where they may be and what happens when they end is not part of it.
+    #[must_use]
+    pub fn runs_like(&self, other: &Self) -> bool {
+        self.program == other.program
+            && self.ports == other.ports
+            && self.resources == other.resources
+            && self.stop == other.stop
+    }
+}
+
 /// What each side of a partition does with an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,7 +1,7 @@
 //! Golden bytes: what goes between nodes and onto disks must read the same in the next version.
 //! A change here is a change of the protocol: see `docs/checklists/new-wire-version.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use wire::fact::{
 };
 use wire::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
 use wire::peer::{
-    AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Signature, Statement,
+    AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Revision, Signature, Statement,
     StatementBody, Ticket, TicketBody, Wanted,
 };
 use wire::spec::{AppSpec, Program, Resources, Restart};
@@ -78,6 +78,12 @@ fn object() -> ObjectFacts {
         pid: Some(4242),
         protections_off: vec![],
         halted: false,
+        revised: Version {
+            millis: 1_700_000_000_000,
+            counter: 3,
+            node: 9,
+        },
+        restart: Restart::Always,
     }
 }
 
@@ -193,6 +199,13 @@ fn questions_and_records() {
         },
         expect!["0407046310977e88c3048d50ca5a52f888356337dbf403808080404001c03e"],
     );
+    check(
+        &Ask::SetRestart {
+            object: ObjectId([0x11; 16]),
+            restart: Restart::Always,
+        },
+        expect!["0c101111111111111111111111111111111102"],
+    );
     let version = Version {
         millis: 1_700_000_000_000,
         counter: 1,
@@ -202,17 +215,21 @@ fn questions_and_records() {
         app: AppId::of_name("web"),
         version,
         wanted: Wanted {
-            version,
-            spec: Some(spec()),
-            stopped: false,
-            rested: BTreeSet::new(),
-            created: UnixMillis(1_700_000_000_000),
-            born: version,
-            tenancy: None,
+            previous: Some(Box::new(Revision {
+                revised: Version::default(),
+                spec: AppSpec {
+                    ports: BTreeMap::new(),
+                    ..spec()
+                },
+            })),
+            rolls_back: true,
+            undone: Some("web/1 ended".into()),
+            ..Wanted::new(spec(), version, UnixMillis(1_700_000_000_000))
         },
         objects: vec![object()],
         objects_born: Version::default(),
         decisions: vec![],
+        settled: version,
     };
     check(
         &record,
@@ -220,11 +237,14 @@ fn questions_and_records() {
             10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
             020103776562020307707974686f6e33022d6d0b687474702e73657276657200
             00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
-            3d3847010f904e0000000080d095ffbc3180d095ffbc31010200011011111111
-            11111111111111111111111110977e88c3048d50ca5a52f888356337db037765
-            620120ababababababababababababababababababababababababababababab
-            ababab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc31010192
-            21000000000000"#]],
+            3d3847010f904e0000000080d095ffbc3180d095ffbc3101020080d095ffbc31
+            01020100000003776562020307707974686f6e33022d6d0b687474702e736572
+            766572000000000000f403808080404001010300010a6d656d6f72793e3d3847
+            010f904e000001010b7765622f3120656e646564011011111111111111111111
+            11111111111110977e88c3048d50ca5a52f888356337db037765620120ababab
+            ababababababababababababababababababababababababababababab010701
+            0280d095ffbc3101e4d095ffbc31010109b2d095ffbc3101019221000080d095
+            ffbc310309020000000080d095ffbc310102"#]],
     );
 }
 

@@ -8,8 +8,8 @@ use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{
-    Affected, Endpoint, Explanation, Inspection, Located, Problem, ProblemCode, Request, Resolved,
-    Response, Run, StopApp,
+    Affected, Apply, Change, Endpoint, Expected, Explanation, Inspection, Located, Problem,
+    ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
@@ -24,7 +24,7 @@ use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish, term_ms};
 use crate::limits::{CALL_DEADLINE, GRACE_MAX, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
-use crate::supervisor::Reach;
+use crate::supervisor::{self, Reach};
 
 /// A call that does something to several objects at once.
 #[derive(Debug)]
@@ -72,48 +72,31 @@ impl Kernel {
             return self.reply(origin, Err(problem));
         }
         if term_ms(&run.spec).is_some() {
-            return self.seat_new_app(origin, run);
+            let spec = run.spec.clone();
+            return self.seat_new_app(origin, &spec, Request::Run(run));
         }
         let born = self.tick();
         self.run_seated(origin, run, born, None);
     }
 
-    /// The same, once it is known who votes on it, if it never runs twice.
-    pub(crate) fn run_seated(
+    /// Makes an app of which it is known who votes on it, if it never runs twice.
+    pub(crate) fn make_seated(
         &mut self,
         origin: Origin,
-        run: Run,
-        version: Version,
-        tenancy: Option<Tenancy>,
+        request: Request,
+        born: Version,
+        tenancy: Tenancy,
     ) {
-        let app = AppId::of_name(&run.spec.name);
-        if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
-            return self.reply(origin, Err(problem));
+        match request {
+            Request::Run(run) => self.run_seated(origin, run, born, Some(tenancy)),
+            Request::Apply(apply) => self.apply_seated(origin, apply, born, Some(tenancy)),
+            _ => {}
         }
-        let created = self.wall();
-        let wanted = Wanted {
-            version,
-            spec: Some(run.spec),
-            stopped: false,
-            rested: BTreeSet::new(),
-            created,
-            born: version,
-            tenancy,
-        };
-        let record = AppRecord {
-            app,
-            version,
-            wanted,
-            objects: Vec::new(),
-            objects_born: version,
-            decisions: Vec::new(),
-        };
-        // What is left of an older app of this name is of no interest any more.
-        self.directory.remove(app);
-        self.supervision.forget(app);
-        self.lingering.remove(&app);
-        if self.directory.join(record) == Joined::Full {
-            let problem = Problem::new(ProblemCode::Busy, "the node keeps no more records");
+    }
+
+    fn run_seated(&mut self, origin: Origin, run: Run, version: Version, tenancy: Option<Tenancy>) {
+        let app = AppId::of_name(&run.spec.name);
+        if let Err(problem) = self.create(app, run.spec, version, tenancy) {
             return self.reply(origin, Err(problem));
         }
         let until = WaitFor::Started(StartedBy::Run {
@@ -128,6 +111,127 @@ impl Kernel {
             deadline,
         });
         self.save_record(app);
+    }
+
+    /// Makes the record of a new app, which is yet to be saved.
+    fn create(
+        &mut self,
+        app: AppId,
+        spec: AppSpec,
+        version: Version,
+        tenancy: Option<Tenancy>,
+    ) -> Result<(), Problem> {
+        self.check_name_is_free(app, &spec.name)?;
+        let record = AppRecord {
+            app,
+            version,
+            wanted: Wanted {
+                tenancy,
+                ..Wanted::new(spec, version, self.wall())
+            },
+            objects: Vec::new(),
+            objects_born: version,
+            decisions: Vec::new(),
+            settled: version,
+        };
+        // What is left of an older app of this name is of no interest any more.
+        self.directory.remove(app);
+        self.supervision.forget(app);
+        self.lingering.remove(&app);
+        match self.directory.join(record) {
+            Joined::Full => Err(Problem::new(
+                ProblemCode::Busy,
+                "the node keeps no more records",
+            )),
+            Joined::Changed | Joined::Same | Joined::Refused => Ok(()),
+        }
+    }
+
+    /// `app/apply`: to the supervisor; there, a new wish, and an answer when it is safe.
+    pub(super) fn apply(&mut self, origin: Origin, apply: Apply) {
+        if let Err(problem) = check_spec(&apply.spec) {
+            return self.reply(origin, Err(problem));
+        }
+        let app = AppId::of_name(&apply.spec.name);
+        let supervisor = self.supervisor_of(app);
+        if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
+            let deadline = self.now + CALL_DEADLINE;
+            let ask = Ask::Call(Request::Apply(apply));
+            return self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
+        }
+        if self.directory.get(app).is_none() || self.is_unsettled(app) {
+            return self.fetch_then(origin, Request::Apply(apply), app);
+        }
+        self.apply_here(origin, apply);
+    }
+
+    /// The same, once all that is known of an app of that name is here.
+    pub(super) fn apply_here(&mut self, origin: Origin, apply: Apply) {
+        let app = AppId::of_name(&apply.spec.name);
+        let record = self.directory.get(app);
+        let is_settled = record.is_some_and(|it| it.settled == it.wanted.revised);
+        let wanted = record.map(|record| &record.wanted);
+        let wanted = wanted.filter(|wanted| wanted.spec.is_some());
+        if let Err(problem) = check_expected(&apply, wanted) {
+            return self.reply(origin, Err(problem));
+        }
+        let change = match wanted.and_then(|wanted| wanted.spec.as_ref()) {
+            None => Change::Created,
+            Some(spec) if *spec == *apply.spec => Change::Unchanged,
+            Some(_) => Change::Changed,
+        };
+        let unlike = wanted.and_then(|wanted| wanted.spec.as_ref());
+        if unlike.is_some_and(|spec| spec.on_partition != apply.spec.on_partition) {
+            let name = &apply.spec.name;
+            let detail = "what an app does in a partition is settled when it is made".to_string();
+            let remedy = alloc::format!("welkin rm -f {name}, then the same again");
+            return self.reply(origin, Err(conflict(detail).remedy(remedy)));
+        }
+        match change {
+            Change::Created if term_ms(&apply.spec).is_some() => {
+                let spec = apply.spec.clone();
+                return self.seat_new_app(origin, &spec, Request::Apply(apply));
+            }
+            Change::Created => {
+                let born = self.tick();
+                return self.apply_seated(origin, apply, born, None);
+            }
+            Change::Unchanged => {}
+            Change::Changed => {
+                let how = (is_settled, apply.roll_back);
+                self.wish(app, |wanted, version| {
+                    supervisor::revise(wanted, *apply.spec, version, how);
+                });
+            }
+        }
+        self.await_applied(origin, app, change);
+    }
+
+    fn apply_seated(
+        &mut self,
+        origin: Origin,
+        apply: Apply,
+        born: Version,
+        tenancy: Option<Tenancy>,
+    ) {
+        let app = AppId::of_name(&apply.spec.name);
+        if let Err(problem) = self.create(app, *apply.spec, born, tenancy) {
+            return self.reply(origin, Err(problem));
+        }
+        self.save_record(app);
+        self.await_applied(origin, app, Change::Created);
+    }
+
+    fn await_applied(&mut self, origin: Origin, app: AppId, change: Change) {
+        let deadline = self.now + CALL_DEADLINE;
+        let until = WaitFor::Applied(change);
+        self.waiters.push(Waiter {
+            origin,
+            app,
+            until,
+            deadline,
+        });
+        self.check_waiters(app);
     }
 
     fn check_name_is_free(&self, app: AppId, name: &str) -> Result<(), Problem> {
@@ -259,9 +363,15 @@ impl Kernel {
         };
         let mut guardians = directory::guardians(record.app, self.lasting());
         guardians.sort_by_key(|node| *node != self.me);
+        let update = self.update_of(record);
+        let previous = record.wanted.previous.as_ref();
         Ok(Response::Inspect(Inspection {
             app: record.app,
             spec,
+            version: record.wanted.version,
+            previous: previous.map(|previous| Box::new(previous.spec.clone())),
+            update: update.map(|(updated, failed)| Update { updated, failed }),
+            undone: record.wanted.undone.clone(),
             stopped: record.wanted.stopped,
             objects,
             guardians: guardians
@@ -397,10 +507,10 @@ impl Kernel {
             deadline,
         });
         if whole {
-            self.wish(app, |wanted| wanted.stopped = true);
+            self.wish(app, |wanted, _| wanted.stopped = true);
         } else if self.restart_of(app) != Restart::Always {
             let slots: Vec<u32> = objects.iter().map(|it| it.index).collect();
-            self.wish(app, |wanted| wanted.rested.extend(slots));
+            self.wish(app, |wanted, _| wanted.rested.extend(slots));
         }
         self.check_waiters(app);
     }
@@ -426,6 +536,8 @@ impl Kernel {
         let mut left_behind = BTreeSet::new();
         for it in &record.objects {
             match (self.reach(it.node), it.phase.is_alive()) {
+                // What it ran is older: another one takes its place.
+                (Reach::Open, false) if it.revised != record.wanted.revised => {}
                 (Reach::Open, false) => {
                     self.ask_host(app, (it.object, it.node), Wish::Start, None);
                 }
@@ -448,7 +560,7 @@ impl Kernel {
             until,
             deadline,
         });
-        self.wish(app, |wanted| {
+        self.wish(app, |wanted, _| {
             wanted.stopped = false;
             wanted.rested.clear();
         });
@@ -509,10 +621,10 @@ impl Kernel {
             until,
             deadline,
         });
-        self.wish(app, |wanted| {
-            if let Some(spec) = &mut wanted.spec {
+        self.wish(app, |wanted, version| {
+            if let Some(mut spec) = wanted.spec.clone() {
                 spec.replicas = replicas;
-                wanted.rested.retain(|slot| *slot < replicas);
+                supervisor::revise(wanted, spec, version, (false, wanted.rolls_back));
             }
         });
     }
@@ -523,6 +635,26 @@ pub(crate) fn name_taken(name: &str) -> Problem {
     conflict(alloc::format!("an app called {name} exists already")).remedy(alloc::format!(
         "welkin rm -f {name}, or choose another --name"
     ))
+}
+
+/// Refuses a change that was made for another app than there is.
+fn check_expected(apply: &Apply, wanted: Option<&Wanted>) -> Result<(), Problem> {
+    let name = &apply.spec.name;
+    let found = wanted.map(|wanted| wanted.version);
+    let detail = match (apply.expected, found) {
+        (Expected::Anything, _) | (Expected::Absent, None) => return Ok(()),
+        (Expected::Version(version), Some(found)) if version == found => return Ok(()),
+        (Expected::Absent, Some(_)) => alloc::format!("somebody else has made {name} meanwhile"),
+        (Expected::Version(_), Some(_)) => {
+            alloc::format!("somebody else has changed {name} meanwhile")
+        }
+        (Expected::Version(_), None) => {
+            alloc::format!("somebody else has removed {name} meanwhile")
+        }
+    };
+    Err(conflict(detail).remedy(alloc::format!(
+        "welkin inspect {name}; then the same again, if it still holds"
+    )))
 }
 
 /// The refusal of a call about a part of an app that can only be about all of it.

@@ -130,6 +130,7 @@ impl Kernel {
             Request::AppList(list) => self.app_list(origin, list),
             Request::Stats(stats) => self.stats(origin, stats),
             Request::Run(run) => self.run(origin, run),
+            Request::Apply(apply) => self.apply(origin, apply),
             Request::Inspect(_)
             | Request::Locate(_)
             | Request::StopApp(_)
@@ -288,6 +289,7 @@ fn target_of(request: &mut Request) -> Option<&mut String> {
         | Request::NodeDown(_)
         | Request::Doctor(_)
         | Request::Run(_)
+        | Request::Apply(_)
         | Request::AppList(_)
         | Request::Stats(_) => None,
     }
@@ -301,6 +303,7 @@ pub(crate) fn changes_something(request: &Request) -> bool {
         | Request::NodeLabel(_)
         | Request::NodeRemove(_)
         | Request::Run(_)
+        | Request::Apply(_)
         | Request::StopApp(_)
         | Request::StartApp(_)
         | Request::Remove(_)

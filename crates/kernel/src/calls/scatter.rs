@@ -245,6 +245,9 @@ impl Kernel {
         if let Request::Run(run) = request {
             return self.run_here(origin, run);
         }
+        if let Request::Apply(apply) = request {
+            return self.apply_here(origin, apply);
+        }
         let text = super::target_of(&mut request).map(|text| text.clone());
         let target = text.as_deref().map(super::Target::parse);
         let (Some(text), Some(Ok(target))) = (text, target) else {

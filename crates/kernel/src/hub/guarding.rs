@@ -10,7 +10,7 @@ use core::time::Duration;
 use wire::call::{Problem, ProblemCode, Request};
 use wire::disk::Table;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
-use wire::id::{AppId, NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter, ObjectReport, Wanted};
 use wire::spec::Restart;
 use wire::tenancy::SeatAnswer;
@@ -40,6 +40,8 @@ pub(crate) enum Wish {
     Remove,
     /// Run it again.
     Start,
+    /// Follow the app's restart policy.
+    SetRestart,
 }
 
 impl Kernel {
@@ -170,8 +172,17 @@ impl Kernel {
 
     /// What keeps an app from being as it should, as a sentence.
     pub(crate) fn trouble(&self, record: &AppRecord) -> Option<String> {
-        let app = record.app;
-        self.supervision.trouble(app).map(ToString::to_string)
+        let unplaced = self.supervision.trouble(record.app);
+        let unplaced = unplaced.map(ToString::to_string);
+        let stalled = self.update_of(record).and_then(|(_, failed)| failed);
+        let stalled = stalled.map(|why| alloc::format!("the update goes no further: {why}"));
+        unplaced.or(stalled)
+    }
+
+    /// How far the replacing of an app's objects is, and why it goes no further.
+    pub(crate) fn update_of(&self, record: &AppRecord) -> Option<(u32, Option<String>)> {
+        let known = self.supervision.known(record.app);
+        supervisor::progress(record, |node| self.reach(node), &known)
     }
 
     /// What hosts say of their objects.
@@ -297,46 +308,107 @@ impl Kernel {
         }
         self.drop_objects_of_others(app);
         self.give_up_removed_hosts(app);
-        let busy = self.supervision.busy(app);
-        let Some(record) = self.directory.get(app) else {
-            return;
-        };
-        let steps = supervisor::plan(record, |node| self.reach(node), &busy);
-        // Those that are to be spread are placed one after the other: each must know where the
-        // others went.
-        let spec = record.wanted.spec.as_ref();
-        let spreads = spec.is_some_and(|spec| spec.placement.spread);
-        let placings_max = if spreads { 1 } else { PLACINGS_MAX };
-        let unsettled = self.unsettled.contains_key(&app);
-        for step in steps {
-            match step {
-                Step::Place { index } if !unsettled => {
-                    if self.supervision.placing_count(app) < placings_max {
-                        self.place(app, index);
-                    }
-                }
-                Step::Place { .. } => {}
-                Step::Retire { .. } if unsettled => {}
-                Step::Retire { object, node, why } => {
-                    let is_news = !self.is_stopping(app, object);
-                    if self.ask_host(app, (object, node), Wish::Remove, None) && is_news {
-                        self.event("object.retired", object.short(), why.to_string());
-                    }
-                }
-                Step::Stop { .. } | Step::Forget if unsettled => {}
-                Step::Stop { object, node } => {
-                    self.ask_host(app, (object, node), Wish::Stop, None);
-                }
-                Step::Start { object, node } if !unsettled => {
-                    self.ask_host(app, (object, node), Wish::Start, None);
-                }
-                Step::Start { .. } => {}
-                Step::Forget => {
-                    let over = self.now + LINGER_TERM;
-                    self.lingering.entry(app).or_insert(over);
-                }
+        self.try_out(app);
+        // Whoever does not know all of an app yet does nothing about it.
+        if !self.unsettled.contains_key(&app) {
+            for step in self.plan(app) {
+                self.carry_out(app, step);
             }
         }
+    }
+
+    fn plan(&self, app: AppId) -> Vec<Step> {
+        let known = self.supervision.known(app);
+        let plan = |record| supervisor::plan(record, |node| self.reach(node), &known);
+        self.directory.get(app).map(plan).unwrap_or_default()
+    }
+
+    /// Newer objects of an app whose objects are replaced have to show that they run.
+    fn try_out(&mut self, app: AppId) {
+        let updating = self
+            .directory
+            .get(app)
+            .filter(|record| supervisor::is_updating(record, |node| self.reach(node)));
+        let on_trial = updating.map(|record| {
+            let objects = record.objects.iter();
+            let is_newest = |it: &&ObjectFacts| it.revised == record.wanted.revised;
+            objects
+                .filter(|it| it.phase == Phase::Running)
+                .filter(is_newest)
+                .map(|it| it.object)
+                .collect()
+        });
+        let now = self.now;
+        self.supervision
+            .try_out(now, app, &on_trial.unwrap_or_default());
+    }
+
+    fn carry_out(&mut self, app: AppId, step: Step) {
+        match step {
+            Step::Place { index } => {
+                // Those that are to be spread are placed one after the other: each must know where
+                // the others went.
+                let spec = self
+                    .directory
+                    .get(app)
+                    .and_then(|it| it.wanted.spec.as_ref());
+                let spreads = spec.is_some_and(|spec| spec.placement.spread);
+                let placings_max = if spreads { 1 } else { PLACINGS_MAX };
+                if self.supervision.placing_count(app) < placings_max {
+                    self.place(app, index);
+                }
+            }
+            Step::Retire { object, node, why } => {
+                let is_news = !self.is_stopping(app, object);
+                if self.ask_host(app, (object, node), Wish::Remove, None) && is_news {
+                    self.event("object.retired", object.short(), why.to_string());
+                }
+            }
+            Step::Stop { object, node } => {
+                self.ask_host(app, (object, node), Wish::Stop, None);
+            }
+            Step::Start { object, node } => {
+                self.ask_host(app, (object, node), Wish::Start, None);
+            }
+            Step::SetRestart { object, node } => {
+                self.ask_host(app, (object, node), Wish::SetRestart, None);
+            }
+            Step::Settle => {
+                if let Some(record) = self.directory.get_mut(app) {
+                    record.settled = record.wanted.revised;
+                    self.save_record(app);
+                }
+            }
+            Step::RollBack { why } => {
+                self.event("app.undone", self.app_name(app), why.clone());
+                self.undo(app, &why);
+            }
+            Step::Forget => {
+                let over = self.now + LINGER_TERM;
+                self.lingering.entry(app).or_insert(over);
+            }
+        }
+    }
+
+    /// Goes back to what an app was before its last change. That is as old as the change: whatever
+    /// a person wishes meanwhile, on whichever side of a cut, is newer.
+    fn undo(&mut self, app: AppId, why: &str) {
+        if let Some(record) = self.directory.get(app) {
+            let version = self.just_above(record.wanted.version);
+            self.observe(version);
+            self.wish_as_of(app, version, |wanted, _| {
+                supervisor::roll_back(wanted, why);
+            });
+        }
+    }
+
+    /// The name of an app, or the beginning of its id.
+    fn app_name(&self, app: AppId) -> String {
+        let spec = self
+            .directory
+            .get(app)
+            .and_then(|it| it.wanted.spec.as_ref());
+        spec.map_or_else(|| app.short(), |spec| spec.name.clone())
     }
 
     /// Drops objects of an older app of the name that a join brought.
@@ -428,6 +500,10 @@ impl Kernel {
                     remove: true,
                 },
                 Wish::Start => Ask::StartObject { object },
+                Wish::SetRestart => Ask::SetRestart {
+                    object,
+                    restart: self.restart_of(app),
+                },
             };
             self.ask(node, ask, Task::Asked { app, object, wish });
         }
@@ -519,10 +595,7 @@ impl Kernel {
 
     /// Whether nothing is left to do of an app that removes itself.
     fn is_done(&self, app: AppId) -> bool {
-        let busy = self.supervision.busy(app);
-        let plan = |record| supervisor::plan(record, |node| self.reach(node), &busy);
-        let steps = self.directory.get(app).map(plan).unwrap_or_default();
-        steps.contains(&Step::Forget)
+        self.plan(app).contains(&Step::Forget)
     }
 
     /// Nothing of the app is wanted any more.
@@ -539,12 +612,21 @@ impl Kernel {
     }
 
     /// Changes what an app should be.
-    pub(crate) fn wish(&mut self, app: AppId, edit: impl FnOnce(&mut Wanted)) {
+    pub(crate) fn wish(&mut self, app: AppId, edit: impl FnOnce(&mut Wanted, Version)) {
         let version = self.tick();
+        self.wish_as_of(app, version, edit);
+    }
+
+    fn wish_as_of(
+        &mut self,
+        app: AppId,
+        version: Version,
+        edit: impl FnOnce(&mut Wanted, Version),
+    ) {
         let Some(record) = self.directory.get_mut(app) else {
             return;
         };
-        edit(&mut record.wanted);
+        edit(&mut record.wanted, version);
         record.wanted.version = version;
         self.supervision.start_afresh(app);
         self.lingering.remove(&app);

@@ -218,7 +218,10 @@ impl Kernel {
         };
         let must_be_kept = matches!(
             ask,
-            Ask::Launch { .. } | Ask::StartObject { .. } | Ask::StoreRecord(_)
+            Ask::Launch { .. }
+                | Ask::StartObject { .. }
+                | Ask::StoreRecord(_)
+                | Ask::SetRestart { .. }
         );
         if must_be_kept && self.outbox.is_stuck() {
             // At once: whoever asks can go elsewhere.
@@ -262,6 +265,10 @@ impl Kernel {
                 .stop(object, grace_ms, remove)
                 .map(|()| self.object_or_done(object)),
             Ask::StartObject { object } => self.start_object(object),
+            Ask::SetRestart { object, restart } => self
+                .objects
+                .set_restart(object, restart)
+                .map(|()| self.object_or_done(object)),
             Ask::SignalObject { object, signal } => self.signal_object(object, signal),
             Ask::StoreRecord(record) => self.store_record(from, *record),
             Ask::TakeSeat { app, born } => self.take_seat(app, born),
@@ -402,6 +409,7 @@ impl Kernel {
             objects: self.objects_of(app, newest.wanted.born),
             objects_born: newest.wanted.born,
             decisions: Vec::new(),
+            settled: newest.wanted.revised,
         });
         if newest.wanted.version > record.wanted.version {
             record.wanted = newest.wanted.clone();
@@ -482,12 +490,7 @@ impl Kernel {
             .living()
             .filter(|it| !self.objects.is_suspended(it.facts.object))
             .map(|it| {
-                let restart = it
-                    .wanted
-                    .spec
-                    .as_ref()
-                    .map_or(Restart::No, |spec| spec.restart);
-                let moves = restart != Restart::No && !it.wanted.stopped;
+                let moves = it.facts.restart != Restart::No && !it.wanted.stopped;
                 (it.facts.object, moves, it.facts.phase == Phase::Stopping)
             })
             .collect();

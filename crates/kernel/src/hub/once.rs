@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use rand::RngExt;
-use wire::call::{Problem, ProblemCode, Run};
+use wire::call::{Problem, ProblemCode, Request};
 use wire::disk::Table;
 use wire::driver::{DriverReport, Tenure};
 use wire::fact::{Exit, ExitReason};
@@ -69,6 +69,14 @@ enum Purpose {
     Reseat,
 }
 
+/// The call that makes an app.
+#[derive(Debug)]
+struct Making {
+    origin: Origin,
+    request: Box<Request>,
+    term_ms: u32,
+}
+
 /// Seats that are being taken.
 #[derive(Debug)]
 struct Seating {
@@ -79,8 +87,8 @@ struct Seating {
     /// Why a guardian would not.
     refused: Option<Problem>,
     needed: usize,
-    /// The call that makes the app; absent when the app has seats already.
-    run: Option<(Origin, Box<Run>)>,
+    /// Absent when the app has seats already.
+    makes: Option<Making>,
 }
 
 /// How long one renewal lets an object of the app run, in thousandths of a second; absent when it
@@ -137,20 +145,29 @@ impl Kernel {
         Answer::Seat(Box::new(answer))
     }
 
-    /// Takes the first seats of a new app; `app/run` goes on in [`Kernel::run_seated`].
-    pub(crate) fn seat_new_app(&mut self, origin: Origin, run: Run) {
-        let app = AppId::of_name(&run.spec.name);
+    /// Takes the first seats of a new app; its call goes on in [`Kernel::make_seated`].
+    pub(crate) fn seat_new_app(&mut self, origin: Origin, spec: &AppSpec, request: Request) {
+        let app = AppId::of_name(&spec.name);
         let born = self.tick();
-        self.begin_seating(app, born, Some((origin, Box::new(run))));
+        let term_ms = term_ms(spec).unwrap_or_default();
+        self.begin_seating(
+            app,
+            born,
+            Some(Making {
+                origin,
+                request: Box::new(request),
+                term_ms,
+            }),
+        );
     }
 
-    fn begin_seating(&mut self, app: AppId, born: Version, run: Option<(Origin, Box<Run>)>) {
+    fn begin_seating(&mut self, app: AppId, born: Version, makes: Option<Making>) {
         // Two sides never both make it: each needs most of its guardians. Who stands in for one that
         // is away has to make room for it later.
         let guardians = directory::guardians(app, self.lasting());
         let needed = majority(guardians.len());
         let here = guardians.iter().filter(|node| self.is_reachable(**node));
-        let is_new = run.is_some();
+        let is_new = makes.is_some();
         let waiting: BTreeSet<NodeId> = if here.count() >= needed {
             let mut rank = directory::rank(app, self.reachable().into_iter());
             rank.truncate(guardians.len());
@@ -165,7 +182,7 @@ impl Kernel {
             seats: Vec::new(),
             refused: None,
             needed: if is_new { needed } else { guardians.len() },
-            run,
+            makes,
         };
         let number = self.next_task();
         self.once.seatings.insert(number, seating);
@@ -209,17 +226,17 @@ impl Kernel {
             return;
         };
         let is_seated = seating.seats.len() >= seating.needed;
-        match seating.run {
-            Some((origin, run)) if is_seated => {
+        match seating.makes {
+            Some(making) if is_seated => {
                 let tenancy = Tenancy {
                     seats: seating.seats,
                     generation: 0,
-                    term_ms: term_ms(&run.spec).unwrap_or_default(),
+                    term_ms: making.term_ms,
                     homes: BTreeMap::new(),
                 };
-                self.run_seated(origin, *run, seating.born, Some(tenancy));
+                self.make_seated(making.origin, *making.request, seating.born, tenancy);
             }
-            Some((origin, _)) => {
+            Some(making) => {
                 let (has, needed) = (seating.seats.len(), seating.needed);
                 let too_few = format!(
                     "{has} of the app's guardians answer, and {needed} are needed for an app that \
@@ -227,7 +244,7 @@ impl Kernel {
                 );
                 let too_few = Problem::new(ProblemCode::Unreachable, too_few);
                 let problem = seating.refused.unwrap_or(too_few.remedy("welkin nodes"));
-                self.reply(origin, Err(problem));
+                self.reply(making.origin, Err(problem));
             }
             None if is_seated => {
                 self.once.spare.insert(seating.app, seating.seats);
@@ -241,8 +258,8 @@ impl Kernel {
     pub(super) fn abandon_seating(&mut self, origin: Origin) -> bool {
         let before = self.once.seatings.len();
         let is_its = |seating: &Seating| {
-            let run = seating.run.as_ref();
-            run.is_some_and(|(other, _)| *other == origin)
+            let makes = seating.makes.as_ref();
+            makes.is_some_and(|making| making.origin == origin)
         };
         self.once.seatings.retain(|_, seating| !is_its(seating));
         self.once.seatings.len() != before
@@ -371,7 +388,7 @@ impl Kernel {
         let known = record.filter(|it| it.wanted.born == born);
         let known = known.and_then(|it| it.wanted.tenancy.as_ref());
         if known.is_some_and(|known| known.generation < first.generation) {
-            self.wish(app, |wanted| wanted.tenancy = Some(first.clone()));
+            self.wish(app, |wanted, _| wanted.tenancy = Some(first.clone()));
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Placing {
     second_chances: usize,
     /// Which app of that name it was started for.
     born: Version,
+    /// And which change of its specification: what was reserved is for that one.
+    revised: Version,
 }
 
 impl Kernel {
@@ -67,6 +69,7 @@ impl Kernel {
             is_contended: false,
             second_chances: 0,
             born: record.map(|it| it.wanted.born).unwrap_or_default(),
+            revised: record.map(|it| it.wanted.revised).unwrap_or_default(),
         };
         self.probe(number, placing);
     }
@@ -228,7 +231,7 @@ impl Kernel {
         let (Some(wanted), Some(spec)) = (&wanted, spec) else {
             return self.give_up(&placing);
         };
-        let is_other = wanted.born != placing.born;
+        let is_other = wanted.born != placing.born || wanted.revised != placing.revised;
         if wanted.stopped || placing.index >= spec.replicas || is_other {
             return self.give_up(&placing);
         }
@@ -410,6 +413,14 @@ impl Kernel {
             self.supervision.contended(now, app, placing.index);
             return self.supervision.touch(app);
         }
+        // Who refused, refused what is not wanted any more.
+        let wanted = self.directory.get(placing.app).map(|it| &it.wanted);
+        if wanted.is_some_and(|wanted| wanted.revised != placing.revised) {
+            return self.give_up(&placing);
+        }
+        if self.has_room_instead(&placing) {
+            return self.supervision.cramp(placing.app, placing.index);
+        }
         let why = fit.explain();
         placing.reasons.push(alloc::format!("no node fits: {why}"));
         self.decide(&placing, None);
@@ -417,6 +428,47 @@ impl Kernel {
         self.supervision.unplaced(now, app, placing.index, why);
         self.check_waiters(app);
         self.supervision.touch(app);
+    }
+
+    /// Whether the object would fit where the older one of its slot is, if that was not there. Only
+    /// the host knows who holds the ports.
+    fn has_room_instead(&self, placing: &Placing) -> bool {
+        let Some(record) = self.directory.get(placing.app) else {
+            return false;
+        };
+        let wanted = &record.wanted;
+        let Some(spec) = &wanted.spec else {
+            return false;
+        };
+        // What older ones hold is forgotten: then it is hoped for the best, or they were in the way
+        // for good.
+        let of = |revised: Version| {
+            let previous = wanted.previous.as_ref();
+            let is_it = previous.filter(|previous| previous.revised == revised);
+            is_it.map_or((u32::MAX, u64::MAX), |it| {
+                (it.spec.resources.cpu_millis, it.spec.resources.memory_bytes)
+            })
+        };
+        let older = record.objects.iter().filter(|it| {
+            it.index == placing.index && it.revised != wanted.revised && it.phase.is_alive()
+        });
+        let candidates = self.candidates(placing.app, &BTreeMap::new());
+        older.into_iter().any(|it| {
+            let there = candidates.iter().filter(|other| other.node == it.node);
+            let (cpu_millis, memory_bytes) = of(it.revised);
+            let emptied: Vec<Candidate> = there
+                .map(|node| {
+                    let cpu_free_millis = node.cpu_free_millis.saturating_add(cpu_millis);
+                    let memory_free_bytes = node.memory_free_bytes.saturating_add(memory_bytes);
+                    Candidate {
+                        cpu_free_millis: cpu_free_millis.min(node.cpu_millis),
+                        memory_free_bytes: memory_free_bytes.min(node.memory_bytes),
+                        ..node.clone()
+                    }
+                })
+                .collect();
+            !placement::filter(spec, &emptied).fitting.is_empty()
+        })
     }
 
     fn decide(&mut self, placing: &Placing, node: Option<String>) {

@@ -9,7 +9,9 @@ use alloc::vec;
 use core::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Remove, Run, Scale, StopApp};
+use wire::call::{
+    AppList, Apply, Change, Expected, NodeDown, NodeDrain, NodeRemove, Remove, Run, Scale, StopApp,
+};
 use wire::driver::DriverReport;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
@@ -267,18 +269,11 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
     AppRecord {
         app: AppId::of_name(&spec.name),
         version,
-        wanted: Wanted {
-            version,
-            spec: Some(spec),
-            stopped: false,
-            rested: BTreeSet::new(),
-            created: UnixMillis(millis),
-            born: version,
-            tenancy: None,
-        },
+        wanted: Wanted::new(spec, version, UnixMillis(millis)),
         objects: Vec::new(),
         objects_born: Version::default(),
         decisions: Vec::new(),
+        settled: version,
     }
 }
 
@@ -301,6 +296,8 @@ fn object(number: u16, app: &str, host: u8) -> ObjectFacts {
         pid: None,
         protections_off: vec![],
         halted: false,
+        revised: Version::default(),
+        restart: Restart::No,
     }
 }
 
@@ -758,6 +755,40 @@ fn a_drained_node_is_drained_after_it_was_stopped_and_started() {
 }
 
 /// A host could report objects without end into the record of an app.
+/// Of two who had seen the same app, the second one's change was made of what the first had replaced.
+#[test]
+fn two_who_change_an_app_at_once_do_not_undo_each_other() {
+    let mut bench = Bench::new(&[]);
+    let mut apply = |memory_bytes: u64, expected: Expected| {
+        let mut spec = spec("web");
+        spec.resources.memory_bytes = memory_bytes;
+        let apply = Apply {
+            spec: spec.into(),
+            expected,
+            roll_back: true,
+        };
+        let call = bench.call(apply);
+        match bench.reply(call).expect("it is answered") {
+            Ok(Response::Apply(applied)) => Ok((applied.change, applied.version)),
+            Ok(other) => panic!("{other:?}"),
+            Err(problem) => Err(problem.code),
+        }
+    };
+    let (change, first) = apply(1 << 20, Expected::Absent).expect("it is new");
+    assert_eq!(change, Change::Created);
+    let again = apply(1 << 20, Expected::Absent);
+    assert_eq!(again, Err(ProblemCode::Conflict));
+    let same = apply(1 << 20, Expected::Anything);
+    assert_eq!(same, Ok((Change::Unchanged, first)));
+    let (change, second) = apply(2 << 20, Expected::Version(first)).expect("it was so");
+    assert_eq!(change, Change::Changed);
+    assert!(second > first);
+    let late = apply(3 << 20, Expected::Version(first));
+    assert_eq!(late, Err(ProblemCode::Conflict));
+    let third = apply(3 << 20, Expected::Version(second));
+    assert_eq!(third.map(|(change, _)| change), Ok(Change::Changed));
+}
+
 #[test]
 fn a_record_holds_only_so_many_objects() {
     let mut bench = Bench::new(&[2]);
@@ -912,4 +943,18 @@ fn a_node_starts_though_its_boot_numbers_are_used_up() {
     });
     bench.pass(3);
     assert!(matches!(bench.reply(call), Some(Ok(_))));
+}
+
+/// An update that was undone on one side of a cut was a newer wish than a removal on the other, and
+/// the removed app came back.
+#[test]
+fn an_undone_change_is_older_than_whatever_is_wished_meanwhile() {
+    let bench = Bench::new(&[]);
+    let undone = bench.kernel.just_above(version(WALL));
+    assert!(version(WALL) < undone && undone < version(WALL + 1));
+    let full = Version {
+        counter: u32::MAX,
+        ..version(WALL)
+    };
+    assert!(bench.kernel.just_above(full) > full);
 }

@@ -53,6 +53,19 @@ impl Kernel {
         self.clock
     }
 
+    /// The smallest version above that one which this node can write.
+    pub(super) fn just_above(&self, version: Version) -> Version {
+        let (millis, counter) = match version.counter.checked_add(1) {
+            Some(counter) => (version.millis, counter),
+            None => (version.millis.saturating_add(1), 0),
+        };
+        Version {
+            millis,
+            counter,
+            node: self.clock.node,
+        }
+    }
+
     /// Goes on above a version that another node gave out, unless that is from the future.
     pub(crate) fn observe(&mut self, version: Version) {
         if !self.is_future(version) {
@@ -169,5 +182,12 @@ fn check_wish(app: AppId, wanted: &Wanted) -> Result<(), Unfit> {
     if AppId::of_name(&spec.name) != app {
         return Err(unfit("it is about an app of another name".into()));
     }
-    check_spec(spec).map_err(|problem| unfit(problem.detail))
+    let previous = wanted.previous.as_ref().map(|previous| &previous.spec);
+    if previous.is_some_and(|previous| previous.name != spec.name) {
+        return Err(unfit("it was an app of another name before".into()));
+    }
+    for spec in previous.into_iter().chain([spec]) {
+        check_spec(spec).map_err(|problem| unfit(problem.detail))?;
+    }
+    Ok(())
 }

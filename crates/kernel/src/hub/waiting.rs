@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::call::{
-    Affected, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait, Waited,
+    Affected, Applied, Change, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait,
+    Waited,
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
@@ -67,6 +68,8 @@ pub(crate) enum WaitFor {
     Stopped(Vec<ObjectId>),
     /// No object is left where it can be reached.
     Removed(Vec<ObjectId>),
+    /// The wish is safe.
+    Applied(Change),
 }
 
 impl Kernel {
@@ -140,6 +143,17 @@ impl Kernel {
                         objects: objects.clone(),
                     }))
                 })
+            }
+            WaitFor::Applied(change) => {
+                let record = record?;
+                let applied = Applied {
+                    app: record.app,
+                    name: record.wanted.spec.as_ref()?.name.clone(),
+                    change: *change,
+                    version: record.wanted.version,
+                };
+                self.is_safe(waiter.app)
+                    .then_some(Ok(Response::Apply(applied)))
             }
         }
     }
@@ -249,6 +263,7 @@ impl Kernel {
                 WaitFor::Started(_) => "not all objects have started",
                 WaitFor::Ended { .. } | WaitFor::Stopped(_) => "not all objects have ended",
                 WaitFor::Removed(_) => "not all objects are gone",
+                WaitFor::Applied(_) => "not enough guardians have written it",
             };
             let detail = alloc::format!("{name}: {what} in time; the cloud goes on with it");
             let problem = Problem::new(ProblemCode::TimedOut, detail)

@@ -18,6 +18,7 @@ mod recorded;
 pub mod survey;
 mod untroubled;
 mod unwasted;
+mod updated;
 mod wanted_count;
 
 use std::fmt;
@@ -65,7 +66,7 @@ pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
 type Check = fn(&Survey) -> Result<(), String>;
 
 /// What must hold some time after a heal.
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("converged", converged::check),
     ("acknowledged", acknowledged::check),
     ("wanted count", wanted_count::check),
@@ -74,6 +75,7 @@ const CHECKS: [(&str, Check); 8] = [
     ("recorded", recorded::check),
     ("untroubled", untroubled::check),
     ("unwasted", unwasted::check),
+    ("updated", updated::check),
 ];
 
 /// What does not hold, in sentences.

@@ -2,7 +2,8 @@
 //!
 //! What `inspect` and `ps` call the trouble of an app is what keeps it from being as it should be.
 //! When every slot of it has an object, or there is to be none, there is no trouble. Of what runs
-//! only once it cannot be said from outside which slots still wait for a place.
+//! only once it cannot be said from outside which slots still wait for a place. A change of what
+//! objects run that does not come up is a trouble of its own.
 
 use super::acknowledged::agreed;
 use super::survey::{Survey, Wish};
@@ -17,7 +18,10 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
             continue;
         }
         for (machine, inspection) in survey.described(name) {
-            if let Some(trouble) = &inspection.trouble {
+            let update = inspection.update.as_ref();
+            if let Some(trouble) = &inspection.trouble
+                && update.is_none_or(|update| update.failed.is_none())
+            {
                 let who = survey.name(machine);
                 return Err(format!("{who} sees no lack of {name}, and says: {trouble}"));
             }

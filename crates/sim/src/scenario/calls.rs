@@ -1,7 +1,7 @@
 //! The calls of a scenario, as the command line has them.
 //!
 //! `run APP [x N] [restart POLICY] [cpu N] [memory N] [port NAME=N] [host NODE] [where CONSTRAINT]
-//! [grace TIME] [spread] [once] -- PROGRAM…`, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
+//! [grace TIME] [spread] [once] -- PROGRAM…`, `apply [-k | -n] APP …` with the same words, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
 //! `resolve APP`, `stop APP`, `start APP`, `scale APP N`, `rm [-f] APP`, `wait APP`,
 //! `signal APP N`, `drain NODE`, `resume NODE`, `label NODE K=V`, `remove [-f] NODE`, `down`,
 //! `doctor`, `info`.
@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use wire::call::{
-    AppList, CloudInfo, Doctor, Explain, Inspect, Kill, NodeDown, NodeDrain, NodeLabel, NodeList,
-    NodeRemove, NodeResume, Remove, Request, Resolve, Run, Scale, StartApp, StopApp, Wait,
+    AppList, Apply, CloudInfo, Doctor, Expected, Explain, Inspect, Kill, NodeDown, NodeDrain,
+    NodeLabel, NodeList, NodeRemove, NodeResume, Remove, Request, Resolve, Run, Scale, StartApp,
+    StopApp, Wait,
 };
 use wire::spec::{
     AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS, parse_amount,
@@ -22,6 +23,8 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, String> {
     let (verb, rest) = words.split_first().ok_or("nothing to do")?;
     Ok(match (*verb, rest) {
         ("run", [name, rest @ ..]) => run(name, rest)?.into(),
+        ("apply", [flags @ ("-k" | "-n"), name, rest @ ..]) => apply(flags, name, rest)?.into(),
+        ("apply", [name, rest @ ..]) => apply("", name, rest)?.into(),
         ("ps", flags) => AppList {
             all: flags.contains(&"-a"),
             target: None,
@@ -142,6 +145,18 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
     Ok(Run {
         spec,
         attach: false,
+    })
+}
+
+/// `-k` keeps what does not come up, `-n` expects that there is no such app.
+fn apply(flags: &str, name: &str, words: &[&str]) -> Result<Apply, String> {
+    Ok(Apply {
+        spec: run(name, words)?.spec.into(),
+        expected: match flags {
+            "-n" => Expected::Absent,
+            _ => Expected::Anything,
+        },
+        roll_back: flags != "-k",
     })
 }
 

@@ -38,6 +38,7 @@ pub(super) fn response(world: &World, response: &Response) -> Vec<String> {
         Response::Run(it) | Response::StartApp(it) | Response::Scale(it) => {
             vec![done(&places(world, &it.objects))]
         }
+        Response::Apply(it) => vec![format!("done: {:?}", it.change).to_lowercase()],
         Response::AppList(it) => app_list(world, it),
         Response::NodeList(it) => it
             .nodes
@@ -153,7 +154,11 @@ fn inspection(world: &World, it: &wire::call::Inspection) -> Vec<String> {
     if !it.objects.is_empty() {
         lines.push(places(world, &it.objects));
     }
+    if let Some(update) = &it.update {
+        lines.push(format!("updated {}", update.updated));
+    }
     lines.extend(it.trouble.clone());
+    lines.extend(it.undone.iter().map(|why| format!("undone: {why}")));
     lines
 }
 

@@ -13,7 +13,8 @@ use crate::world::{Call, Hardware, JoinOutcome, MachineId, Outcome, World};
 /// How long an answer may take before the story goes on without.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events that are told when a scenario does not say otherwise.
-const SHOWN: [&str; 11] = [
+const SHOWN: [&str; 12] = [
+    "app.undone",
     "object.running",
     "object.waiting",
     "object.ended",

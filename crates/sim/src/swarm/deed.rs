@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
-use wire::call::{Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait};
+use wire::call::{
+    Apply, Expected, Inspect, Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait,
+};
+use wire::disk::Table;
+use wire::id::AppId;
+use wire::peer::AppRecord;
 use wire::spec::{AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS};
 
 use crate::invariants::capacity::PORT;
 use crate::invariants::one_run::JOB;
 use crate::invariants::survey::{Kind, Wish};
-use crate::world::World;
+use crate::world::{MachineId, World};
 
 /// Something that a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,10 @@ pub(super) enum Deed {
         starts: bool,
     },
     Scale(u32),
+    /// What its objects run, and nothing else.
+    Update {
+        roll_back: bool,
+    },
     Stop,
     /// One of its objects.
     StopOne(u32),
@@ -52,7 +61,10 @@ pub(super) fn choose(
     let is_job = may_be(Kind::Job) || may_be(Kind::Once);
     let index = world.random().random_range(0..3);
     match dice {
-        0..8 if !is_job => Deed::Scale(world.random().random_range(0..4)),
+        0..5 if !is_job => Deed::Scale(world.random().random_range(0..4)),
+        5..8 if !is_job => Deed::Update {
+            roll_back: world.random().random(),
+        },
         8..11 if !is_job => Deed::Stop,
         11..14 if !is_job => Deed::Start,
         14..16 if !is_job => {
@@ -98,6 +110,7 @@ pub(super) fn request(world: &mut World, name: &str, deed: Deed) -> Request {
             attach: kind == Kind::Once && world.random().random(),
         }),
         Deed::Scale(replicas) => Request::Scale(Scale { target, replicas }),
+        Deed::Update { roll_back } => update(world, name, roll_back),
         Deed::Stop => Request::StopApp(StopApp {
             target,
             grace_ms: None,
@@ -114,6 +127,31 @@ pub(super) fn request(world: &mut World, name: &str, deed: Deed) -> Request {
         }),
         Deed::Wait => Request::Wait(Wait { target }),
     }
+}
+
+/// Made of the newest wish on any disk: refused where another one holds.
+fn update(world: &mut World, name: &str, roll_back: bool) -> Request {
+    let app = AppId::of_name(name);
+    let machines: Vec<MachineId> = world.machines().collect();
+    let rows = machines.iter().flat_map(|it| world.rows(*it));
+    let records = rows.filter(|(table, _, _)| *table == Table::Records);
+    let newest = records
+        .filter_map(|(_, _, value)| wire::disk::unseal::<AppRecord>(&value).ok())
+        .filter(|record| record.app == app)
+        .map(|record| record.wanted)
+        .max_by_key(|wanted| wanted.version);
+    let target = name.to_string();
+    let Some((version, mut spec)) = newest.and_then(|it| Some((it.version, it.spec?))) else {
+        return Request::Inspect(Inspect { target });
+    };
+    let number: u64 = world.random().random();
+    let environment = &mut spec.program.environment;
+    environment.insert("UPDATE".to_string(), format!("{number:x}"));
+    Request::Apply(Apply {
+        spec: spec.into(),
+        expected: Expected::Version(version),
+        roll_back,
+    })
 }
 
 fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, bool)) -> AppSpec {

@@ -321,6 +321,7 @@ impl App {
             }
             Deed::Run { .. }
             | Deed::Scale(_)
+            | Deed::Update { .. }
             | Deed::StopOne(_)
             | Deed::Start
             | Deed::Kill { .. }

@@ -695,6 +695,7 @@ fn limit(request: &Request) -> Option<Duration> {
 fn deed(request: &Request) -> Option<String> {
     Some(match request {
         Request::Run(it) => format!("run {} x{}", it.spec.name, it.spec.replicas),
+        Request::Apply(it) => format!("apply {} x{}", it.spec.name, it.spec.replicas),
         Request::StopApp(it) => format!("stop {}", it.target),
         Request::StartApp(it) => format!("start {}", it.target),
         Request::Remove(it) => format!("remove {}", it.target),

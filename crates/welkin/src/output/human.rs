@@ -1,8 +1,10 @@
 //! Amounts and times as people read them.
 
+use std::time::Duration;
+
 use wire::fact::{ExitReason, ObjectFacts, Phase};
 use wire::id::UnixMillis;
-use wire::spec::{OnPartition, Restart};
+use wire::spec::{OnPartition, Restart, TAKEOVER_MS};
 
 const UNITS: [(&str, u64); 5] = [
     ("PiB", 1 << 50),
@@ -140,12 +142,14 @@ pub(crate) fn since(object: &ObjectFacts) -> UnixMillis {
     moment.unwrap_or(object.created)
 }
 
-/// What an app does when the network is cut, as it is written; nothing for what is usual.
+/// What an app does when the network is cut, as it is written.
 pub(crate) fn on_partition(policy: OnPartition) -> String {
     match policy {
-        OnPartition::Available => String::new(),
+        OnPartition::Available => "available".to_owned(),
+        OnPartition::Once { takeover_ms } if takeover_ms == TAKEOVER_MS => "once".to_owned(),
         OnPartition::Once { takeover_ms } => {
-            format!("once, elsewhere within {}", span(takeover_ms.into()))
+            let takeover = Duration::from_millis(takeover_ms.into());
+            format!("once:{}", humantime::format_duration(takeover))
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::table::Drawing;
 use crate::verb::ps;
-use crate::{clock, flags, manual, targets};
+use crate::{appfile, clock, flags, manual, output, targets};
 
 /// Show all that is known of apps and objects
 ///
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     targets: flags::Targets,
     #[command(flatten)]
     output: flags::Output,
+    /// Show the file that welkin apply makes the same apps of.
+    #[arg(long, conflicts_with = "Output")]
+    spec: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -37,6 +40,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
         Ok(())
     })
     .await?;
+    if arguments.spec {
+        let specs: Vec<_> = found.iter().map(|it| &it.spec).collect();
+        output::write(appfile::write(&specs).as_bytes())?;
+        return Ok(exit);
+    }
     let nodes = context.node_names().await;
     let colours = context.screen.out_colours();
     let texts = found
@@ -79,6 +87,7 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("id", inspection.app.to_string())
         .line("wanted", state)
         .line("trouble", inspection.trouble.as_deref().unwrap_or_default())
+        .line("undone", inspection.undone.as_deref().unwrap_or_default())
         .line("command", human::command(&spec.program.arguments))
         .line("environment", human::pairs(&spec.program.environment, '='))
         .line(
@@ -88,7 +97,7 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("user", spec.program.user.as_deref().unwrap_or_default())
         .line("ports", human::pairs(&spec.ports, ':'))
         .line("restart", human::restart(spec.restart))
-        .line("partition", human::on_partition(spec.on_partition))
+        .line("on partition", human::on_partition(spec.on_partition))
         .line("stop", grace)
         .line(
             "cores",
@@ -151,6 +160,10 @@ mod tests {
             objects: vec![object("web", 0, Phase::Running), weak],
             guardians: vec!["atlas".to_owned(), "b".to_owned()],
             trouble: None,
+            version: wire::id::Version::default(),
+            previous: None,
+            update: None,
+            undone: None,
         };
         let nodes = [node(0, "atlas", NodeState::Up), node(1, "b", NodeState::Up)];
         let now = UnixMillis(10_000_000);

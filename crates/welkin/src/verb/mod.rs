@@ -1,5 +1,6 @@
 //! One file per verb: its flags, the call it makes, how the answer is shown.
 
+pub(crate) mod apply;
 pub(crate) mod attach;
 pub(crate) mod completion;
 pub(crate) mod cp;
@@ -26,5 +27,6 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod wait;

@@ -304,6 +304,8 @@ pub(crate) mod tests {
             revision: 4,
             phase,
             halted: false,
+            revised: wire::id::Version::default(),
+            restart: Restart::Always,
             restarts: index,
             created: UnixMillis(NOW.0 - 7_300_000),
             started: Some(UnixMillis(NOW.0 - 200_000)),

@@ -1,19 +1,16 @@
 //! `welkin run`: a program somewhere in the cloud.
 
-use std::time::Duration;
-
 use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
 use wire::call::{Run, Started};
 use wire::fact::ObjectFacts;
-use wire::spec::{AppSpec, Constraint, OnPartition, Placement, Resources, Restart, Stop};
+use wire::spec::{AppSpec, OnPartition, Placement, Resources, Restart, Stop};
 use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
 use crate::failure::Failure;
 use crate::session::{Program, Session};
 use crate::signals::Signals;
-use crate::{completion, flags, manual, output, parse, progress};
+use crate::{flags, manual, output, parse, progress};
 
 /// Run a program somewhere in the cloud
 ///
@@ -33,7 +30,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     surroundings: flags::Surroundings,
     #[command(flatten)]
-    shape: Shape,
+    shape: flags::Shape,
     /// Forget the app once its program has ended.
     #[arg(long)]
     rm: bool,
@@ -47,55 +44,10 @@ pub(crate) struct Arguments {
     pub(crate) command: Vec<String>,
 }
 
-/// How many, how large, where, and what when it ends.
-#[derive(Debug, Args)]
-struct Shape {
-    /// How many objects carry the app out.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    replicas: u32,
-    /// A port on which the program listens; may be given more than once.
-    #[arg(short, long = "port", value_name = "NAME=NUMBER", value_parser = parse::port)]
-    ports: Vec<(String, u16)>,
-    /// What to do when the program ends: no, on-failure, on-failure:RETRIES, always.
-    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart,
-        add = ArgValueCompleter::new(completion::restarts))]
-    restart: Restart,
-    /// What each side does when the network is cut: available (each keeps it running) or once (it
-    /// never runs twice), once:30s (so long until it runs elsewhere when its machine has died).
-    #[arg(long, value_name = "POLICY", default_value = "available",
-        value_parser = parse::on_partition,
-        add = ArgValueCompleter::new(completion::partition_policies))]
-    on_partition: OnPartition,
-    /// Cores for each object, such as 0.5; what is left over when absent.
-    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
-    cpu: Option<u32>,
-    /// Memory for each object, such as 128M; not limited when absent.
-    #[arg(short, long, value_name = "BYTES", value_parser = parse::bytes)]
-    memory: Option<u64>,
-    /// Most processes and threads of each object.
-    #[arg(long, value_name = "N")]
-    processes: Option<u32>,
-    /// Only on this node.
-    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completion::nodes))]
-    host: Option<String>,
-    /// Only on nodes where this holds, such as 'label.disk=ssd, memory>=8G'.
-    #[arg(long = "constraint", value_name = "CONDITIONS", value_parser = parse::constraints)]
-    constraints: Vec<Vec<Constraint>>,
-    /// Prefer nodes with fewer objects of this app, even when they are busier.
-    #[arg(long)]
-    spread: bool,
-    /// Signal that asks the program to end.
-    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal,
-        add = ArgValueCompleter::new(completion::signals))]
-    stop_signal: Option<u8>,
-    /// How long the program may take to end before it is killed.
-    #[arg(long, value_name = "SECONDS", value_parser = parse::duration)]
-    stop_timeout: Option<Duration>,
-}
-
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    if !arguments.detach && arguments.shape.replicas != 1 {
-        let (text, remedy) = if arguments.shape.replicas == 0 {
+    let replicas = arguments.shape.replicas.unwrap_or(1);
+    if !arguments.detach && replicas != 1 {
+        let (text, remedy) = if replicas == 0 {
             let text = "there is nothing to wait for in the foreground without an object";
             (
                 text,
@@ -116,40 +68,22 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
 }
 
 fn spec(arguments: &Arguments) -> AppSpec {
-    let shape = &arguments.shape;
-    let limits = Resources::default();
-    let stop = Stop::default();
-    let grace_ms = shape.stop_timeout.map(milliseconds);
-    AppSpec {
+    let mut spec = AppSpec {
         name: arguments.name.clone().unwrap_or_default(),
-        replicas: shape.replicas,
+        replicas: 1,
         program: arguments
             .surroundings
             .program(&arguments.command, arguments.interaction),
-        ports: shape.ports.iter().cloned().collect(),
-        resources: Resources {
-            cpu_millis: shape.cpu.unwrap_or(limits.cpu_millis),
-            memory_bytes: shape.memory.unwrap_or(limits.memory_bytes),
-            processes: shape.processes.unwrap_or(limits.processes),
-        },
-        restart: shape.restart,
-        placement: Placement {
-            host: shape.host.clone(),
-            constraints: shape.constraints.concat(),
-            spread: shape.spread,
-        },
-        stop: Stop {
-            signal: shape.stop_signal.unwrap_or(stop.signal),
-            grace_ms: grace_ms.unwrap_or(stop.grace_ms),
-        },
+        ports: std::collections::BTreeMap::new(),
+        resources: Resources::default(),
+        restart: Restart::default(),
+        placement: Placement::default(),
+        stop: Stop::default(),
         remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
-        on_partition: shape.on_partition,
-    }
-}
-
-/// A grace period; one that is longer than seven weeks is seven weeks.
-pub(crate) fn milliseconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+        on_partition: OnPartition::Available,
+    };
+    arguments.shape.edit(&mut spec);
+    spec
 }
 
 async fn detached(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {

@@ -7,7 +7,7 @@ use wire::call::StopApp;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::verb::run::milliseconds;
+use crate::parse::milliseconds;
 use crate::{flags, manual, output, parse, targets};
 
 /// Ask programs to end, and keep them ended

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on has failed; the node it waits for is a thread"
 )]
 
+mod apply;
 #[path = "../../../client/tests/fake/mod.rs"]
 mod fake;
 mod nodes;
@@ -34,6 +35,8 @@ fn object(index: u8) -> ObjectFacts {
         revision: 1,
         phase: Phase::Running,
         halted: false,
+        revised: wire::id::Version::default(),
+        restart: wire::spec::Restart::Always,
         restarts: 0,
         created: UnixMillis(0),
         started: Some(UnixMillis(0)),
