@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use drivers::exec;
@@ -142,16 +142,23 @@ impl Pace {
         eventually("the other program counts on", || count() >= until);
     }
 
-    /// Waits until an object says nothing any more, and returns what it has said last.
+    /// Waits until the kernel says that an object stands still, and checks that it does. Returns
+    /// what it has said last.
     fn frozen(&self, object: &Object, name: &str) -> (u64, u64) {
-        let mut last = said(object, name);
-        eventually("it stands still", || {
-            self.wait();
-            let before = std::mem::replace(&mut last, said(object, name));
-            before == last
-        });
+        eventually("it stands still", || is_frozen(object));
+        let last = said(object, name);
+        self.wait();
+        assert_eq!(said(object, name), last);
         last.unwrap()
     }
+}
+
+/// Whether the kernel says that everything in an object stands still, and that there is something.
+fn is_frozen(object: &Object) -> bool {
+    let events = |group: &PathBuf| fs::read_to_string(group.join("cgroup.events"));
+    let groups = object.groups();
+    let mut all = groups.iter().filter_map(|group| events(group).ok());
+    all.any(|events| events.contains("populated 1") && events.contains("frozen 1"))
 }
 
 fn check_in_time(last: (u64, u64), tenure: Tenure) {
@@ -219,14 +226,8 @@ fn never_begins(driver: &Driver) {
     let pace = Pace::new(driver);
     let script = format!("{COUNT}{FOREVER}");
     let object = driver.start(python(&script, Some(tenure(0, FAR_MS))));
-    let frozen = || {
-        let groups = object.groups();
-        let events = |group: &std::path::PathBuf| fs::read_to_string(group.join("cgroup.events"));
-        let mut all = groups.iter().filter_map(|group| events(group).ok());
-        all.any(|events| events.contains("populated 1") && events.contains("frozen 1"))
-    };
     eventually("what should start it stands still", || {
-        object.directory.join("cgroups").exists() && frozen()
+        object.directory.join("cgroups").exists() && is_frozen(&object)
     });
     pace.wait();
     assert_eq!(said(&object, "count"), None);
