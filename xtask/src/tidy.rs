@@ -284,9 +284,15 @@ fn reasons(root: &Path, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Every number that is promised names a test or a benchmark that exists.
+/// Every number that is promised, and every bug that was mended, names a test or a benchmark that
+/// exists.
 fn promises(root: &Path, sources: &[Source], faults: &mut Vec<Fault>) {
-    let path = PathBuf::from("docs/SPECIFICATION.md");
+    for path in ["docs/SPECIFICATION.md", "docs/BUGS-FOUND.md"] {
+        keepers(root, PathBuf::from(path), sources, faults);
+    }
+}
+
+fn keepers(root: &Path, path: PathBuf, sources: &[Source], faults: &mut Vec<Fault>) {
     let Ok(document) = fs::read_to_string(root.join(&path)) else {
         faults.push(Fault {
             path,

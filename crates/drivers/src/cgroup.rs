@@ -2,13 +2,15 @@
 //!
 //! Hosts have their controllers in one hierarchy (v2), in one each (v1), or in both (hybrid). For
 //! each controller that we want this module finds the hierarchy that carries it and makes
-//! `welkin-NODE/OBJECT` there: below the group that the daemon itself is in, and on v2, if the
-//! node is the superuser, below [`SLICE`] at the top. A group that has members cannot give
-//! controllers to its children on v2, and the daemon's own has: the daemon, the shims, or
-//! whatever else is in the session of the person who started it. Without privileges there is no
-//! other place, so there [`prepare`] moves the daemon out of its own group into the leaf
-//! [`DAEMON_LEAF`] below it, which is what a service with `Delegate=yes` is for. No other group
-//! that Welkin did not make is changed, except that the top one gives controllers to its children.
+//! `welkin-NODE/OBJECT` there: below the group that the daemon itself is in, and on v2 below
+//! [`SLICE`] in the outermost group that the node may use: the top one for the superuser, that of
+//! their service manager for a person. A group that has members cannot give controllers to its
+//! children on v2, and the daemon's own has: the daemon, the shims, or whatever else is in the
+//! session of the person who started it; and once it gave them, no service manager could start
+//! the daemon in it again. Where there is no other place, [`prepare`] moves the daemon out of its
+//! own group into the leaf [`DAEMON_LEAF`] below it, which is what a service with `Delegate=yes`
+//! and `DelegateSubgroup=` is for. No other group that Welkin did not make is changed, except that
+//! the outermost one gives controllers to its children.
 //!
 //! Why plain files: the crates that handle hybrid hosts bring a message bus or a runtime along,
 //! and all that is needed here is a dozen writes that must not take a millisecond.
@@ -20,7 +22,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{AccessFlags, Pid, access, geteuid};
+use nix::unistd::{AccessFlags, Pid, access};
 use wire::driver::Launch;
 use wire::fact::Usage;
 use wire::id::{NodeId, ObjectId};
@@ -32,11 +34,11 @@ mod freezer;
 
 pub(crate) use self::freezer::Freezer;
 
-/// Where a superuser's node has its objects on v2.
+/// Where a node has its objects on v2, in the outermost group that it may use.
 const SLICE: &str = "welkin.slice";
 
-/// Leaf for the daemon and the shims on v2, on a node without privileges.
-pub(crate) const DAEMON_LEAF: &str = "welkin-daemon";
+/// Leaf for the daemon and the shims on v2, where no group but the daemon's own may be used.
+const DAEMON_LEAF: &str = "welkin-daemon";
 
 /// Period over which CPU time is limited, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -105,7 +107,7 @@ impl Base {
 struct Hierarchies {
     memberships: String,
     mounts: String,
-    is_superuser: bool,
+    may_write: fn(&Path) -> bool,
 }
 
 impl Hierarchies {
@@ -113,7 +115,7 @@ impl Hierarchies {
         Ok(Self {
             memberships: read_text(Path::new("/proc/self/cgroup"))?,
             mounts: read_text(Path::new("/proc/self/mountinfo"))?,
-            is_superuser: geteuid().is_root(),
+            may_write: |group| access(group, AccessFlags::W_OK).is_ok(),
         })
     }
 
@@ -149,40 +151,35 @@ impl Hierarchies {
     }
 
     fn unified(&self) -> Option<Base> {
-        self.slice().or_else(|| self.daemon())
-    }
-
-    /// Below the top group of the machine, which is the only one that may have members and give
-    /// controllers to its children. The top of a container is none.
-    fn slice(&self) -> Option<Base> {
-        let top = self.place("cgroup2", |_options| true, "/")?;
-        let is_top = !top.join("cgroup.events").exists();
-        let may_write = self.is_superuser && access(&top, AccessFlags::W_OK).is_ok();
-        (is_top && may_write).then(|| Base {
+        let own = self.own()?;
+        let outermost = own
+            .ancestors()
+            .filter(|group| (self.may_write)(group) && may_give(group, &own))
+            .last();
+        let (path, top) = match outermost {
+            Some(top) => (top.join(SLICE), top.to_path_buf()),
+            None => (own.clone(), own),
+        };
+        Some(Base {
             version: Version::V2,
-            path: top.join(SLICE),
+            path,
             top,
         })
     }
 
     /// The group of the daemon.
-    fn daemon(&self) -> Option<Base> {
+    fn own(&self) -> Option<PathBuf> {
         let path = self
             .memberships
             .lines()
             .find_map(|line| line.strip_prefix("0::"))?;
         let path = self.place("cgroup2", |_options| true, path)?;
         let in_leaf = path.file_name().is_some_and(|name| name == DAEMON_LEAF);
-        let path = if in_leaf {
-            path.parent()?.to_path_buf()
+        if in_leaf {
+            path.parent().map(Path::to_path_buf)
         } else {
-            path
-        };
-        Some(Base {
-            version: Version::V2,
-            top: path.clone(),
-            path,
-        })
+            Some(path)
+        }
     }
 
     /// Where the group `path` of a hierarchy is in the file tree.
@@ -199,6 +196,16 @@ impl Hierarchies {
             Some(Path::new(point).join(below))
         })
     }
+}
+
+/// Whether a group can give controllers to its children although the daemon is somewhere below it
+/// in `own`: the top one of the machine always can, and one that does so already. What lies above
+/// a hierarchy can not, and neither can `own`, nor the top of a container that has members.
+fn may_give(group: &Path, own: &Path) -> bool {
+    let read = |name: &str| read_text(&group.join(name)).ok();
+    let is_top = || !group.join("cgroup.events").exists();
+    let gives = || read("cgroup.subtree_control").is_some_and(|given| !given.trim().is_empty());
+    read("cgroup.controllers").is_some() && (is_top() || (group != own && gives()))
 }
 
 /// The groups of one object, one per hierarchy that is used.
@@ -595,16 +602,19 @@ fn optional(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Prepares the daemon's own group on v2 for having objects below it: called once when the
-/// daemon starts. Returns sentences about what will not hold.
+/// Prepares the daemon's own group on v2 for having objects below it, if they can be nowhere else:
+/// called once when the daemon starts. Returns sentences about what will not hold.
 pub(crate) fn prepare() -> Vec<String> {
-    let Some(base) = Hierarchies::read().ok().and_then(|found| found.unified()) else {
+    let Ok(found) = Hierarchies::read() else {
+        return Vec::new();
+    };
+    let Some(base) = found.unified() else {
         return Vec::new();
     };
     let has_own_place = base.top != base.path;
-    let is_root = !base.path.join("cgroup.events").exists();
     let offered = read_text(&base.path.join("cgroup.controllers")).unwrap_or_default();
-    if has_own_place || is_root || offered.trim().is_empty() {
+    // What may not be written is told by `available`.
+    if has_own_place || offered.trim().is_empty() || !(found.may_write)(&base.path) {
         return Vec::new();
     }
     let leaf = base.path.join(DAEMON_LEAF);
@@ -618,8 +628,7 @@ pub(crate) fn prepare() -> Vec<String> {
     match passed {
         Ok(()) => Vec::new(),
         Err(error) => vec![format!(
-            "limits of objects may not hold: {} cannot have groups with limits below it ({error}); \
-             run the node as a service with Delegate=yes and DelegateSubgroup={DAEMON_LEAF}",
+            "limits of objects may not hold: {} cannot have groups with limits below it ({error})",
             base.path.display()
         )],
     }
@@ -685,7 +694,7 @@ mod tests {
         let found = Hierarchies {
             memberships: memberships.to_string(),
             mounts: HYBRID_MOUNTS.to_string(),
-            is_superuser: false,
+            may_write: |_group| false,
         };
         let path = found.find(controller).map(|base| base.path);
         assert_eq!(
@@ -731,7 +740,7 @@ mod tests {
         let found = Hierarchies {
             memberships: "0::/system.slice/welkin.service/welkin-daemon\n".to_string(),
             mounts: HYBRID_MOUNTS.to_string(),
-            is_superuser: false,
+            may_write: |_group| false,
         };
         let base = found.unified().map(|base| base.path);
         let expect = Path::new("/sys/fs/cgroup/unified/system.slice/welkin.service");
@@ -746,9 +755,17 @@ mod tests {
         let found = Hierarchies {
             memberships: "0::/user.slice/session-1.scope\n".to_string(),
             mounts: format!("30 23 0:26 / {point} rw - cgroup2 cgroup2 rw\n"),
-            is_superuser: true,
+            may_write: |_group| true,
         };
         (top, found)
+    }
+
+    /// A group that is not the top one, and gives what `given` says to its children.
+    fn group(path: &Path, given: &str) {
+        fs::create_dir_all(path).unwrap();
+        fs::write(path.join("cgroup.controllers"), "memory pids\n").unwrap();
+        fs::write(path.join("cgroup.events"), "populated 1\n").unwrap();
+        fs::write(path.join("cgroup.subtree_control"), given).unwrap();
     }
 
     // The scope of a session has members that are not ours, and an older systemd starts a daemon
@@ -758,13 +775,43 @@ mod tests {
         let (top, mut found) = unified_tree();
         let base = |found: &Hierarchies| found.find(Controller::Memory).map(|base| base.path);
         assert_eq!(base(&found), Some(top.path().join(SLICE)));
-        found.is_superuser = false;
+        found.may_write = |_group| false;
         let own = top.path().join("user.slice/session-1.scope");
         assert_eq!(found.unified().map(|base| base.path), Some(own.clone()));
-        found.is_superuser = true;
-        fs::write(top.path().join("cgroup.events"), "populated 1\n").unwrap();
+        found.may_write = |_group| true;
+        group(top.path(), "");
         let unified = found.unified().map(|base| base.path);
-        assert_eq!(unified, Some(own), "the top of a container is no top");
+        assert_eq!(unified, Some(own), "a container's top that has members");
+    }
+
+    // The daemon's own group gave controllers to its objects. As long as one of them ran, systemd
+    // could not start the daemon in it again: `systemctl --user restart` failed with 219/CGROUP.
+    #[test]
+    fn the_node_of_a_person_has_its_place_in_the_group_of_their_service_manager() {
+        let (top, mut found) = unified_tree();
+        let manager = top.path().join("user.slice/user@1000.service");
+        group(top.path(), "memory pids\n");
+        group(&top.path().join("user.slice"), "memory pids\n");
+        group(&manager, "memory pids\n");
+        group(&manager.join("app.slice"), "memory pids\n");
+        let own = manager.join("app.slice/welkin.service");
+        for given in ["", "memory pids\n"] {
+            group(&own, given);
+            for leaf in ["", "/welkin-daemon"] {
+                let own = "/user.slice/user@1000.service/app.slice/welkin.service";
+                found.memberships = format!("0::{own}{leaf}\n");
+                found.may_write = |group| group.iter().any(|name| name == "user@1000.service");
+                let base = found.find(Controller::Memory).unwrap();
+                assert_eq!(
+                    (base.path, base.top),
+                    (manager.join(SLICE), manager.clone())
+                );
+                // A service of the system that is delegated to a person has no other place.
+                found.may_write = |group| group.iter().any(|name| name == "welkin.service");
+                let base = found.find(Controller::Memory).unwrap();
+                assert_eq!(base.path, top.path().join(&own[1..]), "{leaf} {given}");
+            }
+        }
     }
 
     // A launch that found the node's group already made did not wait until its maker had passed

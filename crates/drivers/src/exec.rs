@@ -32,7 +32,7 @@ use crate::directory::{
 use crate::limits::BACKLOG;
 use crate::{log, sys, tree};
 
-pub use crate::probe::{Protection, probe};
+pub use crate::probe::{LIMITS_REMEDY, Protection, probe};
 
 /// Attempts to kill what appears while it is being killed.
 const KILL_ATTEMPTS: u32 = 1000;
@@ -361,14 +361,14 @@ pub fn kill_everything(directory: &Path) -> bool {
     shim_is_gone && rest_is_gone
 }
 
-/// Prepares the daemon's own control group for having objects below it. To be called once when
-/// the daemon starts, before the first launch, and before it has threads in other groups.
-/// Returns sentences about limits that may not hold.
+/// Prepares the daemon's own control group for having objects below it, where they have no other
+/// place. To be called once when the daemon starts, before the first launch, and before it has
+/// threads in other groups. Returns sentences about limits that may not hold.
 pub fn prepare_control_groups() -> Vec<String> {
     cgroup::prepare()
 }
 
-/// Removes the control groups of a node that has no objects any more.
+/// Removes the control groups of a node, unless it has objects in them.
 pub fn remove_control_groups(node: NodeId) {
     cgroup::remove_node(node);
 }

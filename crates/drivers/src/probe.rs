@@ -8,8 +8,12 @@ use std::path::Path;
 
 use nix::unistd::{access, geteuid};
 
-use crate::cgroup::{self, Controller, DAEMON_LEAF};
+use crate::cgroup::{self, Controller};
 use crate::directory::read_text;
+
+/// What to do when limits of objects do not hold.
+pub const LIMITS_REMEDY: &str = "run the node as root, or below your own service manager: \
+                                 welkin down && systemd-run --user --scope welkin up";
 
 /// One protection of objects on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +53,8 @@ pub fn probe() -> Vec<Protection> {
             Controller::CpuUsage => "CPU accounting",
         };
         let missing = state.err().map(|why| {
-            let remedy = format!(
-                "run the node as root, or as a service with Delegate=yes and \
-                 DelegateSubgroup={DAEMON_LEAF}"
-            );
-            (
-                format!("an object runs, but {}: {why}", controller.absence()),
-                remedy,
-            )
+            let why = format!("an object runs, but {}: {why}", controller.absence());
+            (why, LIMITS_REMEDY.to_string())
         });
         Protection::new(name, missing, "control groups of the node can be used")
     }));
@@ -66,14 +64,11 @@ pub fn probe() -> Vec<Protection> {
 
 fn freezer() -> Protection {
     let missing = cgroup::can_freeze().err().map(|why| {
-        let remedy = format!(
-            "mount cgroup2 and run the node as root, or as a service with Delegate=yes and \
-             DelegateSubgroup={DAEMON_LEAF}"
-        );
+        let remedy = "mount cgroup2 and run the node as root, or as a service with Delegate=yes";
         let sentence = format!(
             "an object of an app that never runs twice is killed where it could be frozen: {why}"
         );
-        (sentence, remedy)
+        (sentence, remedy.to_string())
     });
     let explanation = "an object that may not run for a while can go on later";
     Protection::new("freezer", missing, explanation)
@@ -145,12 +140,22 @@ fn namespaces() -> Protection {
     )
 }
 
-fn layer() -> Protection {
-    let kinds = read_text(Path::new("/proc/filesystems")).unwrap_or_default();
-    let has_overlay = kinds
+/// Whether the kernel has overlays, or loads the module for them once one is mounted; `root` is
+/// that of the machine.
+fn has_overlay(root: &Path) -> bool {
+    let read = |name: &str| read_text(&root.join(name)).unwrap_or_default();
+    let kinds = read("proc/filesystems");
+    let release = read("proc/sys/kernel/osrelease");
+    let modules = root.join("lib/modules").join(release.trim());
+    kinds
         .lines()
-        .any(|line| line.trim_start_matches("nodev").trim() == "overlay");
-    let missing = if !has_overlay && !Path::new("/sys/module/overlay").exists() {
+        .any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+        || root.join("sys/module/overlay").exists()
+        || modules.join("kernel/fs/overlayfs").exists()
+}
+
+fn layer() -> Protection {
+    let missing = if !has_overlay(Path::new("/")) {
         let why = "objects can change files only in /tmp and /run: the kernel has no overlayfs";
         Some((why.to_string(), "as root: modprobe overlay".to_string()))
     } else if geteuid().is_root() || has_capability(ADMINISTRATOR) {
@@ -183,4 +188,35 @@ fn filter() -> Protection {
         missing,
         "objects can make only harmless system calls",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // On a machine that had just started, doctor said that its kernel had no overlayfs, until the
+    // first object made the kernel load it.
+    #[test]
+    fn a_module_that_is_loaded_when_it_is_needed_is_not_missing() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = root.path().join("proc/sys/kernel");
+        fs::create_dir_all(&kernel).unwrap();
+        fs::write(kernel.join("osrelease"), "6.1.0-cloud\n").unwrap();
+        let kinds = root.path().join("proc/filesystems");
+        fs::write(&kinds, "nodev\ttmpfs\n\text4\n").unwrap();
+        let modules = |release: &str| {
+            let place = root.path().join("lib/modules").join(release);
+            fs::create_dir_all(place.join("kernel/fs/overlayfs")).unwrap();
+        };
+        assert!(!has_overlay(root.path()));
+        modules("6.1.0-other");
+        assert!(!has_overlay(root.path()), "of another kernel");
+        modules("6.1.0-cloud");
+        assert!(has_overlay(root.path()));
+        fs::remove_dir_all(root.path().join("lib")).unwrap();
+        fs::write(&kinds, "nodev\ttmpfs\nnodev\toverlay\n").unwrap();
+        assert!(has_overlay(root.path()));
+    }
 }

@@ -40,7 +40,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::disk::Table;
+use wire::disk::{NodeState, Table};
+use wire::fact::Availability;
 use wire::id::{CloudId, NodeId};
 use wire::peer::{JoinAnswer, Signature};
 
@@ -333,6 +334,8 @@ impl Host {
         // Nobody is left to take them, and the thread must not wait for that.
         self.world.answers.close();
         self.world.disk.close();
+        // As long as objects go on in them, they stay.
+        drivers::exec::remove_control_groups(self.ready.node);
         if let Err(error) = std::fs::remove_file(&self.ready.socket) {
             tracing::debug!(%error, "the socket was gone already");
         }
@@ -431,6 +434,26 @@ fn config(
     Ok(config)
 }
 
+/// What a node whose disk is lost goes on with instead of it.
+///
+/// A boot number must not be used twice, and the node has forgotten which it has used: a start at
+/// the first one, soon after the last, was taken for the life before, and nobody brought it back
+/// what it had lost. At a number by chance it is above those, and so is a start of its own for
+/// everybody; or below, and then others tell it.
+fn state_after_loss(config: &Config) -> Option<disk::Row> {
+    let chance = config.seed.first_chunk().copied().unwrap_or_default();
+    let state = NodeState {
+        cloud: config.cloud,
+        node: config.node,
+        boot_reserved: 1 + u32::from(u16::from_le_bytes(chance)),
+        name: config.name.clone(),
+        labels: config.labels.clone(),
+        availability: Availability::Open,
+    };
+    let sealed = wire::disk::seal(&state).ok()?;
+    Some((Table::Node, b"node".to_vec(), sealed))
+}
+
 /// Tells the kernel now and then what nobody else tells it.
 async fn pulse(inputs: mpsc::Sender<Input>, links: Links, mut known: Vec<String>) {
     let mut meter = Meter::new(measure::size());
@@ -480,7 +503,7 @@ async fn listen(
     let default = options.state_dir.as_path() == Path::new(ROOT_STATE_DIR);
     let (wanted, last_port) = if !options.listen.is_empty() {
         (options.listen.clone(), None)
-    } else if let listen = home.last_listen()
+    } else if let listen = home.last_listen()?
         && !listen.is_empty()
     {
         (listen, home.last_port())
@@ -556,8 +579,9 @@ impl World {
         let metrics = Metrics::default();
         let events = Events::new(metrics.clone());
         let opened = disk::open(&home.disk_path())?;
-        if let Some(damage) = &opened.damage {
-            events.alarm("disk-damaged", damage.to_string());
+        let lost = opened.lost(home.has_run());
+        if let Some((alarm, detail)) = lost.clone() {
+            events.alarm(alarm, detail);
         }
         let (arrivals, arrivals_end) = mpsc::channel(ARRIVALS_MAX);
         let (answers, answers_end) = mpsc::channel(disk::ANSWERS_MAX);
@@ -572,12 +596,16 @@ impl World {
             .rows
             .iter()
             .any(|(table, ..)| *table == Table::Statements);
-        let config = Config {
+        let mut config = Config {
             addresses: addresses.clone(),
             stored: opened.rows,
             survivors,
             ..config(home, options, admission, is_new)?
         };
+        if lost.is_some() {
+            let row = state_after_loss(&config);
+            config.stored.extend(row);
+        }
         let disk = Disk::start(opened.store, answers, metrics.clone())
             .map_err(ServeError::system("start a thread"))?;
         let streams = Streams {
@@ -851,6 +879,24 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(filled, ["127.0.0.1:9", "[::1]:5"]);
+    }
+
+    /// An empty file is a new disk to the library, and nobody was told that the old one was gone.
+    #[tokio::test]
+    async fn a_node_whose_disk_is_gone_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = host(directory.path()).await;
+        assert_eq!(first.world.events.alarms().len(), 0);
+        first.run_until(std::future::ready(())).await;
+        std::fs::write(directory.path().join("disk.redb"), b"").unwrap();
+        let again = host(directory.path()).await;
+        let alarms = again.world.events.alarms();
+        assert_eq!(alarms.len(), 1);
+        assert_eq!(alarms[0].name, "disk-lost");
+        assert!(
+            alarms[0].detail.contains("disk.redb is empty"),
+            "{alarms:?}"
+        );
     }
 
     /// A node that was founded on one address came back on all of them.

@@ -14,6 +14,9 @@
 //! When the transaction fails, that is reported once, and so it is for every later group until the
 //! kernel sends the first failed batch again: nothing becomes durable out of order.
 //!
+//! After a failure the file is closed. Before it is used again, and at each start, everything in
+//! it is written and synced once more, and then verified: see [`write_again`].
+//!
 //! Damage that the library does not expect makes it panic, which ends the process, at every start
 //! anew. So a marker beside the file counts the starts that died while opening it, and a file that
 //! was never opened in three of them is set aside too.
@@ -32,7 +35,11 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use kernel::world::Input;
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use nix::errno::Errno;
+use redb::backends::FileBackend;
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
 use tokio::sync::mpsc;
 use wire::disk::{Table, Write};
 
@@ -48,6 +55,8 @@ pub(crate) const ANSWERS_MAX: usize = 64;
 const GROUP_MAX: usize = 256;
 /// Pages kept in memory: the kernel holds everything that it needs, the disk is read at birth.
 const CACHE_BYTES: usize = 1024 * 1024;
+/// What is written again at a time: a page of redb.
+const PAGE_BYTES: usize = 4096;
 /// Starts that may die while they open the file. One or two can be power cuts.
 const DEATHS_MAX: u32 = 3;
 
@@ -99,6 +108,25 @@ pub(crate) struct Opened {
     pub(crate) rows: Vec<Row>,
     /// What was in the way, when the disk begins empty because of it.
     pub(crate) damage: Option<Damage>,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// The alarm to raise and its detail, when the node has lost what it had stored. The library
+    /// makes a new disk of an empty file and of none: they are told by whether a node `has_run`.
+    pub(crate) fn lost(&self, has_run: bool) -> Option<(&'static str, String)> {
+        if let Some(damage) = &self.damage {
+            return Some(("disk-damaged", damage.to_string()));
+        }
+        let path = self.path.display();
+        (has_run && self.rows.is_empty()).then(|| {
+            let detail = format!(
+                "a node ran here, and its disk {path} is empty or gone; the node begins anew with \
+                 what other nodes know"
+            );
+            ("disk-lost", detail)
+        })
+    }
 }
 
 /// Opens the disk, or makes an empty one; reads all rows. A file that is damaged is moved aside.
@@ -117,6 +145,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, DiskError> {
             store,
             rows,
             damage: None,
+            path: path.to_path_buf(),
         }),
         Err(Trouble::Damaged(reason)) => set_aside(path, reason),
         Err(Trouble::Refused(reason)) => Err(refusal(path, reason)),
@@ -145,7 +174,23 @@ fn set_aside(path: &Path, reason: String) -> Result<Opened, DiskError> {
         store,
         rows,
         damage,
+        path: path.to_path_buf(),
     })
+}
+
+/// The files that were set aside in this directory, oldest first.
+pub(crate) fn set_aside_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_damaged = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("disk.damaged-")
+    };
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(is_damaged)
+        .collect();
+    found.sort();
+    found
 }
 
 /// How many starts died while they opened the disk: a file beside it that each writes before and
@@ -213,6 +258,9 @@ impl Trouble {
                 io::ErrorKind::StorageFull => {
                     Self::Refused(format!("{text}; make room and try again"))
                 }
+                _ if error.raw_os_error() == Some(Errno::EIO as i32) => Self::Refused(format!(
+                    "{text}; the device fails: look into `dmesg`, and replace it"
+                )),
                 _ => Self::Refused(text),
             },
             _ => Self::Refused(text),
@@ -223,10 +271,11 @@ impl Trouble {
 fn try_open(path: &Path) -> Result<(Store, Vec<Row>), Trouble> {
     let attempt = || -> Result<_, redb::Error> {
         close_to_others(path)?;
-        let store = Store {
-            path: path.to_path_buf(),
-            database: Some(open_database(path)?),
-        };
+        let file = path.to_path_buf();
+        let store = Store::open(move || {
+            let file = OpenOptions::new().read(true).write(true).open(&file)?;
+            Ok(FileBackend::new(file)?)
+        })?;
         // A file whose name is not durable is not durable.
         let directory = path.parent().unwrap_or(Path::new("/"));
         File::open(directory).and_then(|directory| directory.sync_all())?;
@@ -247,35 +296,88 @@ fn close_to_others(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open_database(path: &Path) -> Result<Database, DatabaseError> {
-    Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create(path)
+/// Opens what is durable in there, and nothing else.
+fn open_database(backend: impl StorageBackend) -> Result<Database, redb::Error> {
+    write_again(&backend)?;
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(backend)?)
+}
+
+/// Writes all that can be read once more, and returns when that is durable.
+///
+/// After a sync that failed, the system may count pages as written that are not. It still reads
+/// them from memory as they should be, so that every check passes; no later sync writes them; and
+/// a power cut takes them away, with all that was built on them since. A process that begins does
+/// not know whether the one before it has seen such a failure. So nothing that is read counts as
+/// durable before it was written again: then it has to be written by the next sync, and when that
+/// succeeds, what the checks read is what a power cut leaves.
+///
+/// A power cut on the way does no harm: a page that was durable is replaced by itself, and one
+/// that was not belongs to a transaction that nobody was told of. A page of zeros holds nothing
+/// and is left out, or the holes of the file would need room that a full disk does not have.
+fn write_again(backend: &impl StorageBackend) -> io::Result<()> {
+    let mut left = backend.len()?;
+    let mut at = 0;
+    let mut page = [0; PAGE_BYTES];
+    while left > 0 {
+        let length = usize::try_from(left).map_or(PAGE_BYTES, |left| left.min(PAGE_BYTES));
+        let part = &mut page[..length];
+        backend.read(at, part)?;
+        if part.iter().any(|byte| *byte != 0) {
+            backend.write(at, part)?;
+        }
+        at += length as u64;
+        left -= length as u64;
+    }
+    backend.sync_data()
 }
 
 fn definition(table: Table) -> Definition {
     TableDefinition::new(table.name())
 }
 
+/// Opens the file anew.
+type Reopen = Box<dyn FnMut() -> Result<Database, redb::Error> + Send>;
+
 /// The file.
 pub(crate) struct Store {
-    path: PathBuf,
-    /// Closed after a failure: the library refuses all work then until it is opened again.
+    reopen: Reopen,
+    /// Closed after a failure: what of it is durable is not known then.
     database: Option<Database>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.path).finish()
+        f.debug_struct("Store").finish_non_exhaustive()
     }
 }
 
 impl Store {
+    /// Opens what `backend` gives, now and after each failure.
+    fn open<B: StorageBackend>(
+        mut backend: impl FnMut() -> Result<B, redb::Error> + Send + 'static,
+    ) -> Result<Self, redb::Error> {
+        let database = open_database(backend()?)?;
+        let reopen = move || {
+            let backend = backend()?;
+            // A new database would be made of nothing, and all that was durable be forgotten.
+            if backend.len()? == 0 {
+                return Err(redb::Error::Corrupted("it is empty".to_owned()));
+            }
+            open_database(backend)
+        };
+        Ok(Self {
+            reopen: Box::new(reopen),
+            database: Some(database),
+        })
+    }
+
     fn database(&mut self) -> Result<&Database, redb::Error> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open_database(&self.path)?,
+            None => (self.reopen)()?,
         };
         Ok(self.database.insert(database))
     }
@@ -308,7 +410,10 @@ impl Store {
         done.map_err(|error| {
             self.database = None;
             match Trouble::of(&error) {
-                Trouble::Damaged(reason) | Trouble::Refused(reason) => reason,
+                Trouble::Damaged(reason) => {
+                    format!("{reason}; a start of the node sets the file aside and begins anew")
+                }
+                Trouble::Refused(reason) => reason,
             }
         })
     }
@@ -489,209 +594,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(key: &str, value: Option<&str>) -> Write {
-        Write {
-            table: Table::Records,
-            key: key.as_bytes().to_vec(),
-            value: value.map(|value| value.as_bytes().to_vec()),
-        }
-    }
-
-    fn keys(rows: &[Row]) -> Vec<String> {
-        let text = |row: &Row| String::from_utf8_lossy(&row.1).into_owned();
-        rows.iter().map(text).collect()
-    }
-
-    fn next(answers: &mut mpsc::Receiver<Input>) -> Input {
-        answers.blocking_recv().unwrap()
-    }
-
-    #[test]
-    fn batches_survive_the_end_of_the_process() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let (answers, mut told) = mpsc::channel(ANSWERS_MAX);
-        let disk = Disk::start(open(&path).unwrap().store, answers, Metrics::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (told, taken) = (&mut told, &mut VecDeque::new());
-            let both = vec![write("a", Some("1")), write("b", Some("2"))];
-            disk.persist(1, both, told, taken).await;
-            disk.persist(2, vec![write("a", None)], told, taken).await;
-        });
-        while next(&mut told) != (Input::Persisted { batch: 2 }) {}
-        disk.close();
-        let opened = open(&path).unwrap();
-        assert!(opened.damage.is_none());
-        assert_eq!(keys(&opened.rows), ["b"]);
-    }
-
-    #[test]
-    fn a_truncated_file_is_set_aside_and_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let mut opened = open(&path).unwrap();
-        opened.store.commit([&write("a", Some("1"))]).unwrap();
-        drop(opened);
-        let length = std::fs::metadata(&path).unwrap().len();
-        for cut in [100, length / 2] {
-            let file = OpenOptions::new().write(true).open(&path).unwrap();
-            file.set_len(cut).unwrap();
-            let mut opened = open(&path).unwrap();
-            let damage = opened.damage.unwrap();
-            assert_eq!(opened.rows, []);
-            assert_eq!(std::fs::metadata(&damage.moved_to).unwrap().len(), cut);
-            opened.store.commit([&write("a", Some("1"))]).unwrap();
-        }
-    }
-
-    /// A panic of the library is the death of a process outside tests.
-    fn open_after_deaths(path: &Path) -> Opened {
-        let mut starts = 0..=DEATHS_MAX;
-        let opened = starts.find_map(|_| std::panic::catch_unwind(|| open(path)).ok());
-        opened.expect("a start survives").unwrap()
-    }
-
-    /// What lies between pages means nothing and may change; all else is noticed.
-    #[test]
-    fn a_file_with_a_flipped_byte_is_never_silently_used() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let mut opened = open(&path).unwrap();
-        for key in ["a", "b", "c"] {
-            opened
-                .store
-                .commit([&write(key, Some(&"needle".repeat(100)))])
-                .unwrap();
-        }
-        drop(opened);
-        let rows = open(&path).unwrap().rows;
-        let whole = std::fs::read(&path).unwrap();
-        let needles = whole
-            .windows(6)
-            .enumerate()
-            .filter(|(_, six)| six == b"needle");
-        let used = whole.iter().enumerate().filter(|(_, byte)| **byte != 0);
-        let places = used
-            .map(|(at, _)| at)
-            .step_by(499)
-            .chain(needles.map(|(at, _)| at).step_by(150));
-        let mut noticed = 0;
-        for at in places {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(&path, bytes).unwrap();
-            let opened = open_after_deaths(&path);
-            noticed += usize::from(opened.damage.is_some());
-            assert!(
-                opened.damage.is_some() || opened.rows == rows,
-                "byte {at}: {opened:?}"
-            );
-            if let Some(damage) = opened.damage {
-                assert_eq!(opened.rows, []);
-                std::fs::remove_file(damage.moved_to).unwrap();
-            }
-        }
-        assert!(noticed > 10);
-    }
-
-    #[test]
-    fn what_follows_a_failed_batch_waits_until_it_comes_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let (answers, mut told) = mpsc::channel(ANSWERS_MAX);
-        let mut writer = Writer {
-            store: open(&path).unwrap().store,
-            answers,
-            metrics: Metrics::default(),
-            failed: Some((3, "the disk is full".to_owned())),
-            is_failing: true,
-        };
-        let batch = |number| Batch {
-            number,
-            writes: vec![write("a", Some("1"))],
-        };
-        writer.write(vec![batch(4), batch(5)]);
-        assert!(matches!(
-            next(&mut told),
-            Input::PersistFailed { batch: 4, .. }
-        ));
-        writer.write(vec![batch(6), batch(3), batch(4)]);
-        assert!(matches!(
-            next(&mut told),
-            Input::PersistFailed { batch: 6, .. }
-        ));
-        assert_eq!(next(&mut told), Input::Persisted { batch: 4 });
-    }
-
-    /// Each batch that a full disk refused was an answer. The loop that offered more of them than
-    /// there was room for answers waited for the thread, and the thread for the loop, for ever.
-    #[test]
-    fn a_disk_that_stays_full_stops_nobody() {
-        let directory = tempfile::tempdir().unwrap();
-        let (answers, mut told) = mpsc::channel(4);
-        let store = Store {
-            path: directory.path().join("no such directory/disk.redb"),
-            database: None,
-        };
-        let disk = Disk::start(store, answers, Metrics::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let mut taken = VecDeque::new();
-        runtime.block_on(async {
-            let offering = async {
-                for number in 1..10_000 {
-                    let writes = vec![write("a", Some("1"))];
-                    disk.persist(number, writes, &mut told, &mut taken).await;
-                }
-            };
-            let offered = tokio::time::timeout(std::time::Duration::from_secs(20), offering);
-            offered.await.expect("the loop goes on");
-        });
-        assert!(taken.len() > 4, "there was not room for all answers");
-        told.close();
-        disk.close();
-    }
-
-    #[test]
-    fn nobody_else_can_read_the_file_wherever_it_lies() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        drop(open(&path).unwrap());
-        assert_eq!(mode(), 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        drop(open(&path).unwrap());
-        assert_eq!(mode(), 0o600);
-    }
-
-    #[test]
-    fn a_file_that_kills_three_starts_is_set_aside_by_the_fourth() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.redb");
-        let mut opened = open(&path).unwrap();
-        opened.store.commit([&write("a", Some("1"))]).unwrap();
-        drop(opened);
-        let marker = Marker::of(&path);
-        assert_eq!(marker.deaths(), 0, "a start that went well leaves none");
-        // As power cuts do.
-        for deaths in 1..DEATHS_MAX {
-            marker.set(deaths);
-            let opened = open(&path).unwrap();
-            assert!(opened.damage.is_none());
-            assert_eq!(keys(&opened.rows), ["a"]);
-        }
-        marker.set(DEATHS_MAX);
-        let opened = open(&path).unwrap();
-        let text = opened.damage.unwrap().to_string();
-        assert!(text.contains("3 starts in a row died"), "{text}");
-        assert_eq!((opened.rows, marker.deaths()), (vec![], 0));
-    }
-}
+mod tests;

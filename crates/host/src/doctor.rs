@@ -9,8 +9,8 @@ use drivers::exec;
 use nix::sys::statvfs::statvfs;
 use wire::call::{Finding, Findings, Severity};
 
-use crate::clock;
 use crate::events::Alarm;
+use crate::{clock, disk, home};
 
 /// Less free disk than this is a problem.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
@@ -65,11 +65,7 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
     };
     for alarm in &patient.alarms {
         let summary = format!("{}, {} times: {}", alarm.name, alarm.count, alarm.detail);
-        add(
-            Severity::Alarm,
-            summary,
-            "look into the log of the node; report it as a bug",
-        );
+        add(Severity::Alarm, summary, remedy_of(alarm.name));
     }
     for protection in exec::probe() {
         let severity = if protection.available {
@@ -81,14 +77,9 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
         add(severity, summary, &protection.remedy);
     }
     for sentence in &patient.control_groups {
-        add(
-            Severity::Missing,
-            sentence.clone(),
-            "run the node as root or as a systemd service",
-        );
+        add(Severity::Missing, sentence.clone(), exec::LIMITS_REMEDY);
     }
-    let (severity, summary, remedy) = disk(&patient.state_dir);
-    add(severity, summary, remedy);
+    examine_state(&patient.state_dir, &mut add);
     for (summary, remedy) in clocks() {
         add(Severity::Missing, summary.to_owned(), remedy);
     }
@@ -126,7 +117,41 @@ fn clocks() -> Vec<(&'static str, &'static str)> {
     wrong
 }
 
-fn disk(state_dir: &Path) -> (Severity, String, &'static str) {
+/// What is said of the state directory and its disk.
+fn examine_state(state_dir: &Path, add: &mut impl FnMut(Severity, String, &str)) {
+    if let Err(error) = home::examine(state_dir) {
+        let remedy = "do that before the next start: the node would not come up";
+        add(Severity::Missing, error.to_string(), remedy);
+    }
+    for path in disk::set_aside_in(state_dir) {
+        let path = path.display();
+        add(
+            Severity::Advice,
+            format!("a damaged disk of this node was set aside as {path}"),
+            "look into `dmesg`: the disk may fail again; remove the file when nobody wants to look \
+             at it any more",
+        );
+    }
+    let (severity, summary, remedy) = free_space(state_dir);
+    add(severity, summary, remedy);
+}
+
+/// What to do about an alarm. Those that a disk can raise are no bugs.
+fn remedy_of(alarm: &str) -> &'static str {
+    match alarm {
+        "disk.refused" => {
+            "make room, or look into `dmesg` and replace the disk; the node tries again every \
+             second, and tells nobody of anything that is not durable"
+        }
+        "disk.damaged" | "disk-damaged" | "disk-lost" => {
+            "look into `dmesg`: the disk may fail again; what other members keep comes back by \
+             itself"
+        }
+        _ => "look into the log of the node; report it as a bug",
+    }
+}
+
+fn free_space(state_dir: &Path) -> (Severity, String, &'static str) {
     let Ok(stats) = statvfs(state_dir) else {
         let text = format!("the disk of {} cannot be looked at", state_dir.display());
         return (
@@ -177,6 +202,7 @@ mod tests {
         examine(&patient, &mut findings);
         assert_eq!(findings.findings[0].severity, Severity::Alarm);
         assert!(findings.findings[0].summary.contains("2 times"));
+        assert!(findings.findings[0].remedy.contains("dmesg"));
         for finding in &findings.findings {
             assert_eq!(
                 finding.remedy.is_empty(),
@@ -184,6 +210,18 @@ mod tests {
                 "{finding:?}"
             );
         }
+    }
+
+    /// An alarm is forgotten with the process that raised it; what is wrong is not.
+    #[test]
+    fn what_is_wrong_with_the_state_is_found_while_no_node_runs() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join("node.key"), b"short").unwrap();
+        std::fs::write(top.path().join("disk.damaged-5"), b"").unwrap();
+        let found = examine_machine(top.path()).findings;
+        let has = |words: &str| found.iter().any(|it| it.summary.contains(words));
+        assert!(has("node.key is damaged"), "{found:?}");
+        assert!(has("was set aside as"), "{found:?}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Uid, geteuid};
@@ -113,12 +113,14 @@ pub enum HomeError {
         /// The directory.
         directory: PathBuf,
     },
-    /// A file is there and is not what it should be.
+    /// A file is not what it should be. It was left as it is, and no other was put in its place.
     Damaged {
         /// Which.
         path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
+        /// What is wrong with it, as the rest of a sentence that begins with its name.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// There is no node here yet.
     Absent {
@@ -127,7 +129,19 @@ pub enum HomeError {
     },
 }
 
+/// For files without which this is not the node that it was.
+const RESTORE: &str = "restore it from a backup, or move the whole directory away and join the \
+                       cloud again as a new node";
+
 impl HomeError {
+    fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_path_buf(),
+            what: what.into(),
+            remedy: RESTORE,
+        }
+    }
+
     fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
         move |error| Self::Io {
             action,
@@ -182,13 +196,8 @@ impl fmt::Display for HomeError {
                  its own with --state-dir",
                 directory.display()
             ),
-            Self::Damaged { path, reason } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "{path} is damaged: {reason}; restore it from a backup, or move it away "
-                )?;
-                f.write_str("and join the cloud again")
+            Self::Damaged { path, what, remedy } => {
+                write!(f, "{} {what}; {remedy}", path.display())
             }
             Self::Absent { directory } => write!(
                 f,
@@ -245,10 +254,9 @@ impl Home {
         refuse_foreigners(state_dir, &directory, geteuid().as_raw())?;
         let lock = lock(&directory)?;
         make_directory(&directory.join("objects"), 0o700)?;
-        let path = directory.join("node.key");
-        let key = match read_key(&path)? {
+        let key = match whole_key(&directory)? {
             Some(key) => key,
-            None => make_key(&path)?,
+            None => make_key(&directory.join("node.key"))?,
         };
         Ok(Self {
             directory,
@@ -300,36 +308,13 @@ impl Home {
 
     pub(crate) fn keep_admission(&self, answer: &JoinAnswer) -> Result<(), HomeError> {
         let path = self.directory.join("admission");
-        let bytes = wire::encode(answer).map_err(|error| HomeError::Damaged {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let bytes = wire::encode(answer)
+            .map_err(|error| HomeError::damaged(&path, format!("cannot be written: {error}")))?;
         write_whole(&path, &bytes)
     }
 
     pub(crate) fn admission(&self) -> Result<Admission, HomeError> {
-        let path = self.directory.join("admission");
-        let damaged = |reason: &str| HomeError::Damaged {
-            path: path.clone(),
-            reason: reason.to_owned(),
-        };
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(HomeError::Absent {
-                    directory: self.directory.clone(),
-                });
-            }
-            Err(error) => return Err(HomeError::io("read", &path)(error)),
-        };
-        let answer: JoinAnswer =
-            wire::decode(&bytes, JOIN_BYTES_MAX).map_err(|error| damaged(&error.to_string()))?;
-        let JoinAnswer::Admitted { statements, .. } = &answer else {
-            return Err(damaged("it is a refusal"));
-        };
-        let cloud = cloud_of(statements, self.node())
-            .ok_or_else(|| damaged("it does not admit this node to exactly one cloud"))?;
-        Ok(Admission { cloud, answer })
+        admission(&self.directory, self.node())
     }
 
     /// The port that links had last.
@@ -345,14 +330,32 @@ impl Home {
         write_whole(&self.directory.join("port"), port.to_string().as_bytes())
     }
 
-    /// Where the node was last told to listen; empty when it never was.
-    pub(crate) fn last_listen(&self) -> Vec<SocketAddr> {
-        let text = std::fs::read_to_string(self.directory.join("listen")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+    /// Whether a node ran here long enough to have something on its disk.
+    pub(crate) fn has_run(&self) -> bool {
+        self.directory.join("port").exists()
+    }
+
+    /// Where the node was last told to listen; empty when it never was. What cannot be read is no
+    /// reason to listen where nobody wanted it to.
+    pub(crate) fn last_listen(&self) -> Result<Vec<SocketAddr>, HomeError> {
+        let path = self.directory.join("listen");
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HomeError::io("read", &path)(error)),
+        };
+        let addresses = text.lines().map(|line| {
+            line.parse().map_err(|_no_address| HomeError::Damaged {
+                path: path.clone(),
+                what: format!("is damaged: {line:?} is no address"),
+                remedy: "say where to listen with --listen ADDRESS:PORT",
+            })
+        });
+        addresses.collect()
     }
 
     pub(crate) fn keep_listen(&self, listen: &[SocketAddr]) -> Result<(), HomeError> {
-        if self.last_listen() == listen {
+        if self.last_listen().is_ok_and(|last| last == listen) {
             return Ok(());
         }
         let lines: String = listen
@@ -361,6 +364,80 @@ impl Home {
             .collect();
         write_whole(&self.directory.join("listen"), lines.as_bytes())
     }
+}
+
+/// What makes this directory a node, as far as it can be told from outside, while a node runs in it
+/// or not.
+pub(crate) fn examine(state_dir: &Path) -> Result<(), HomeError> {
+    match whole_key(state_dir)? {
+        Some(key) if exists(state_dir) => {
+            admission(state_dir, NodeId(key.verifying_key().to_bytes())).map(drop)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The key of the node, when there is one. A directory that lost its key or its admission is the
+/// rest of a node: to begin a new one in it would end that one for good.
+fn whole_key(directory: &Path) -> Result<Option<SigningKey>, HomeError> {
+    let path = directory.join("node.key");
+    let key = read_key(&path)?;
+    let is_there = |name: &str| directory.join(name).exists();
+    if key.is_none()
+        && let Some(left) = ["admission", "cloud.key", "disk.redb"]
+            .into_iter()
+            .find(|name| is_there(name))
+    {
+        let what = format!("is missing, and {left} is there: without the key this is another node");
+        return Err(HomeError::damaged(&path, what));
+    }
+    // The disk is made once the node is admitted.
+    if !exists(directory) && is_there("disk.redb") {
+        let what = "is missing, and disk.redb is there: which cloud the node belongs to is lost";
+        return Err(HomeError::damaged(&directory.join("admission"), what));
+    }
+    Ok(key)
+}
+
+fn admission(directory: &Path, node: NodeId) -> Result<Admission, HomeError> {
+    let path = directory.join("admission");
+    let damaged = |reason: &str| HomeError::damaged(&path, format!("is damaged: {reason}"));
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(HomeError::Absent {
+                directory: directory.to_path_buf(),
+            });
+        }
+        Err(error) => return Err(HomeError::io("read", &path)(error)),
+    };
+    let answer: JoinAnswer =
+        wire::decode(&bytes, JOIN_BYTES_MAX).map_err(|error| damaged(&error.to_string()))?;
+    let JoinAnswer::Admitted { statements, .. } = &answer else {
+        return Err(damaged("it is a refusal"));
+    };
+    let Some(cloud) = cloud_of(statements, node) else {
+        let reason = "it does not admit the node of node.key to one cloud: one of the two files \
+                      was changed";
+        return Err(damaged(reason));
+    };
+    let is_about_here = |it: &&Statement| it.body.subject() == node;
+    if !statements.iter().filter(is_about_here).all(is_signed) {
+        return Err(damaged(
+            "the signature of this node's admission does not fit",
+        ));
+    }
+    Ok(Admission { cloud, answer })
+}
+
+/// Whether the bytes are those that were signed. Who may sign, the kernel says.
+fn is_signed(statement: &Statement) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(&statement.signer) else {
+        return false;
+    };
+    let signature = Signature::from_bytes(&statement.signature.0);
+    let bytes = statement.body.signed_bytes();
+    bytes.is_ok_and(|bytes| key.verify_strict(&bytes, &signature).is_ok())
 }
 
 /// The cloud that these statements admit the node to, when there is exactly one. That a kernel
@@ -468,11 +545,11 @@ fn read_key(path: &Path) -> Result<Option<SigningKey>, HomeError> {
         Err(error) => return Err(HomeError::io("read", path)(error)),
     };
     let secret: [u8; KEY_BYTES] = bytes.try_into().map_err(|bytes: Vec<u8>| {
-        let reason = format!("it has {} bytes where a key has {KEY_BYTES}", bytes.len());
-        HomeError::Damaged {
-            path: path.to_path_buf(),
-            reason,
-        }
+        let what = format!(
+            "is damaged: it has {} bytes where a key has {KEY_BYTES}",
+            bytes.len()
+        );
+        HomeError::damaged(path, what)
     })?;
     let mode = std::fs::metadata(path).map(|data| data.permissions().mode() & 0o077);
     if mode.is_ok_and(|others| others != 0) {
@@ -600,10 +677,104 @@ mod tests {
             text.contains("node.key is damaged: it has 5 bytes"),
             "{text}"
         );
+        assert!(text.contains("restore it from a backup"), "{text}");
         assert_eq!(
             std::fs::read(directory.path().join("node.key")).unwrap(),
             b"short"
         );
+    }
+
+    /// A directory of a node that founded a cloud and ran.
+    fn founded() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        crate::join::found(&home, Some("a")).unwrap();
+        std::fs::write(home.disk_path(), b"").unwrap();
+        directory
+    }
+
+    fn reopen(directory: &Path) -> Result<Admission, HomeError> {
+        Home::open(directory).and_then(|home| home.admission())
+    }
+
+    /// A key that was lost was made anew, and with it another node, which no cloud knows.
+    #[test]
+    fn what_makes_a_node_is_missed_by_name_and_never_made_anew() {
+        for (lost, left) in [("node.key", "admission"), ("admission", "disk.redb")] {
+            let directory = founded();
+            reopen(directory.path()).unwrap();
+            std::fs::remove_file(directory.path().join(lost)).unwrap();
+            let text = reopen(directory.path()).unwrap_err().to_string();
+            assert!(
+                text.contains(&format!("{lost} is missing, and {left} is there")),
+                "{text}"
+            );
+            assert!(text.contains("restore it from a backup"), "{text}");
+            assert!(
+                !directory.path().join(lost).exists(),
+                "{lost} was made anew"
+            );
+            assert_eq!(examine(directory.path()).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Damage {
+        Flip,
+        Zero,
+        Truncate,
+    }
+
+    impl Damage {
+        fn of(self, whole: &[u8], at: usize) -> Vec<u8> {
+            let mut bytes = whole.to_vec();
+            match self {
+                Self::Flip => bytes[at] ^= 0x10,
+                Self::Zero => bytes[at] = 0,
+                Self::Truncate => bytes.truncate(at),
+            }
+            bytes
+        }
+    }
+
+    /// A bit that flips in a key makes the key of another node.
+    #[test]
+    fn a_changed_byte_in_what_makes_a_node_is_noticed() {
+        let directory = founded();
+        let path = |name| directory.path().join(name);
+        let before = reopen(directory.path()).unwrap().answer;
+        let check = |what: &str| match reopen(directory.path()) {
+            Ok(found) => assert_eq!(found.answer, before, "{what}"),
+            Err(error) => assert!(error.to_string().contains("is damaged"), "{what}: {error}"),
+        };
+        // The name of the node is not signed; the disk knows it too.
+        let at_name = 2;
+        for name in ["node.key", "admission"] {
+            let whole = std::fs::read(path(name)).unwrap();
+            for at in (0..whole.len()).filter(|at| name == "node.key" || *at != at_name) {
+                for damage in [Damage::Flip, Damage::Zero, Damage::Truncate] {
+                    std::fs::write(path(name), damage.of(&whole, at)).unwrap();
+                    check(&format!("{damage:?}, {name}, {at}"));
+                }
+            }
+            std::fs::write(path(name), whole).unwrap();
+        }
+    }
+
+    /// A node that was told to listen on one address came back on all of them.
+    #[test]
+    fn a_damaged_list_of_addresses_is_no_reason_to_listen_everywhere() {
+        let directory = founded();
+        let home = Home::open(directory.path()).unwrap();
+        let wanted = ["127.0.0.1:7".parse().unwrap()];
+        home.keep_listen(&wanted).unwrap();
+        assert_eq!(home.last_listen().unwrap(), wanted);
+        std::fs::write(directory.path().join("listen"), b"127.0.0.1:7\n127.0\xff").unwrap();
+        let text = home.last_listen().unwrap_err().to_string();
+        assert!(text.contains("listen is damaged"), "{text}");
+        assert!(text.ends_with("--listen ADDRESS:PORT"), "{text}");
+        home.keep_listen(&wanted).unwrap();
+        assert_eq!(home.last_listen().unwrap(), wanted);
     }
 
     #[test]

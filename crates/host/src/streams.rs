@@ -50,7 +50,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Log records that are read at a time.
 const RECORDS_MAX: usize = 64;
 /// Between two looks at whether a local caller is still there.
-const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// How long what a caller sent before it left may take to reach the object.
 const LINGER: Duration = Duration::from_secs(2);
 

@@ -158,7 +158,8 @@ async fn a_founder_runs_a_program_and_shows_what_it_said(directory: PathBuf) {
     node.end().await;
 }
 
-async fn a_second_node_joins_and_objects_there_are_reached_through_the_first(directory: PathBuf) {
+/// Two nodes that know each other.
+async fn pair(directory: &Path) -> (Node, Node) {
     let first = Node::start(&directory.join("a"), "a", None).await;
     let invitation = first.call("cloud/invite", json!({})).await;
     let ticket = invitation["ticket"].as_str().expect("a ticket");
@@ -170,6 +171,11 @@ async fn a_second_node_joins_and_objects_there_are_reached_through_the_first(dir
     };
     first.until("node/list", json!({}), both_up).await;
     second.until("node/list", json!({}), both_up).await;
+    (first, second)
+}
+
+async fn a_second_node_joins_and_objects_there_are_reached_through_the_first(directory: PathBuf) {
+    let (first, second) = pair(&directory).await;
     let started = first
         .run("far", &["echo", "from b"], json!({ "host": "b" }))
         .await;
@@ -188,6 +194,41 @@ async fn a_second_node_joins_and_objects_there_are_reached_through_the_first(dir
     first.end().await;
 }
 
+/// The node that came back at once, with an empty disk and a boot number that it had used before,
+/// was taken for the one that had all its records, and nobody brought them.
+async fn a_damaged_disk_is_set_aside_and_filled_again_by_others(directory: PathBuf) {
+    let (first, second) = pair(&directory).await;
+    // Of several apps, each of the two supervises some.
+    let apps = ["kept-0", "kept-1", "kept-2", "kept-3"];
+    for app in apps {
+        first.run(app, &["true"], json!({ "host": "a" })).await;
+    }
+    let disk = directory.join("b/disk.redb");
+    let holds_all_records = |_: &Value| {
+        let bytes = std::fs::read(&disk).expect("a disk");
+        let holds = |app: &str| bytes.windows(app.len()).any(|it| it == app.as_bytes());
+        apps.into_iter().all(holds)
+    };
+    second
+        .until("node/list", json!({}), holds_all_records)
+        .await;
+    second.end().await;
+    std::fs::write(&disk, "this is no disk").expect("a file");
+    let second = Node::start(&directory.join("b"), "b", None).await;
+    let doctor = second.call("node/doctor", json!({})).await.to_string();
+    assert!(doctor.contains("disk-damaged"), "{doctor}");
+    assert!(doctor.contains("was set aside as"), "{doctor}");
+    second
+        .until("node/list", json!({}), holds_all_records)
+        .await;
+    for app in apps {
+        let target = json!({ "target": app, "force": true });
+        first.call("app/remove", target).await;
+    }
+    second.end().await;
+    first.end().await;
+}
+
 async fn objects_go_on_while_the_daemon_is_away(directory: PathBuf) {
     let node = Node::start(&directory, "a", None).await;
     node.run("sleeper", &["sleep", "1000"], json!({})).await;
@@ -202,9 +243,34 @@ async fn objects_go_on_while_the_daemon_is_away(directory: PathBuf) {
         .await;
     let has_ended = |answer: &Value| answer["objects"][0]["phase"] == "ended";
     node.until("app/inspect", target, has_ended).await;
+    let groups = format!("welkin-{}", node.ready.node.short());
+    assert!(has_control_groups(&groups), "as long as it has objects");
     node.call("app/remove", json!({ "target": "sleeper", "force": true }))
         .await;
+    let objects = || std::fs::read_dir(directory.join("objects")).expect("a directory");
+    while objects().next().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     node.end().await;
+    // Every node that had ever been on a machine left some there until the next boot.
+    assert!(!has_control_groups(&groups), "nothing is left of the node");
+}
+
+/// Whether there is a control group of this name in any hierarchy.
+fn has_control_groups(name: &str) -> bool {
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        // It may be gone by now.
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == name {
+                return true;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    false
 }
 
 async fn a_node_that_goes_down_says_so_to_its_caller(directory: PathBuf) {
@@ -272,9 +338,10 @@ fn main() -> ExitCode {
         .iter()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
-    let cases: [(&str, Case); 5] = cases!(
+    let cases: [(&str, Case); 6] = cases!(
         a_founder_runs_a_program_and_shows_what_it_said
         a_second_node_joins_and_objects_there_are_reached_through_the_first
+        a_damaged_disk_is_set_aside_and_filled_again_by_others
         objects_go_on_while_the_daemon_is_away
         a_node_that_goes_down_says_so_to_its_caller
         measurements

@@ -11,7 +11,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use wire::id::{AppId, NodeId, Version};
-use wire::peer::AppRecord;
+use wire::peer::{AppRecord, Wanted};
+use wire::tenancy::Tenancy;
 
 use crate::limits::{DECISIONS_MAX, GUARDIANS, RECORDS_MAX};
 
@@ -63,9 +64,14 @@ impl Directory {
             self.records.insert(record.app, record);
             return Joined::Changed;
         };
-        let before = (mine.version, mine.wanted.version);
+        let state = |it: &AppRecord| {
+            let tenancy = it.wanted.tenancy.as_ref();
+            let generation = tenancy.map(|tenancy| tenancy.generation);
+            (it.version, it.wanted.version, generation)
+        };
+        let before = state(mine);
         join_into(mine, record);
-        if (mine.version, mine.wanted.version) == before {
+        if state(mine) == before {
             Joined::Same
         } else {
             Joined::Changed
@@ -141,8 +147,12 @@ impl Directory {
 /// `mine` becomes the join of both: commutative, associative and idempotent, because versions are
 /// unique to one write.
 pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
+    let newest_tenancy = newest_tenancy(&mine.wanted, &other.wanted);
     if other.wanted.version > mine.wanted.version {
         mine.wanted = other.wanted;
+    }
+    if let Some(newest) = newest_tenancy {
+        mine.wanted.tenancy = Some(newest);
     }
     if other.version > mine.version {
         mine.version = other.version;
@@ -151,6 +161,13 @@ pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
         mine.decisions = other.decisions;
         mine.decisions.truncate(DECISIONS_MAX);
     }
+}
+
+/// Whoever wishes may not have heard who votes on the app now: that is not lost with its wish.
+fn newest_tenancy(a: &Wanted, b: &Wanted) -> Option<Tenancy> {
+    let both = [&a.tenancy, &b.tenancy].into_iter().flatten();
+    let newest = both.max_by_key(|tenancy| tenancy.generation);
+    newest.filter(|_| a.born == b.born).cloned()
 }
 
 /// `nodes` in the order in which they are responsible for `app`.
@@ -187,11 +204,9 @@ fn mix(mut x: u64) -> u64 {
 mod tests {
     use alloc::string::ToString;
 
+    use super::*;
     use proptest::prelude::*;
     use wire::id::UnixMillis;
-    use wire::peer::Wanted;
-
-    use super::*;
 
     /// A record whose content follows from its versions, as in life: a version is one write.
     fn record(version: u64, wanted: u64) -> AppRecord {

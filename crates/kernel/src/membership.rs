@@ -174,6 +174,8 @@ pub(crate) enum Event {
     },
     /// The member came up: for the first time, or again.
     Up(u64),
+    /// The member has taken another boot number: it was started anew, or renewed itself.
+    Anew(u64),
     /// The member was lost a moment ago; or it is known from others that it was.
     Unreachable(u64),
     /// The member left on purpose. In all else as [`Event::Unreachable`].

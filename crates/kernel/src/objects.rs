@@ -293,12 +293,8 @@ impl Objects {
         if ran >= BACKOFF_RESET || was_cut_short {
             entry.hosted.failures = 0;
         }
-        let restart = entry
-            .hosted
-            .wanted
-            .spec
-            .as_ref()
-            .map_or(Restart::No, |spec| spec.restart);
+        let spec = entry.hosted.wanted.spec.as_ref();
+        let restart = spec.map_or(Restart::No, |spec| spec.restart);
         let again = !entry.stopping
             && match restart {
                 Restart::No => false,

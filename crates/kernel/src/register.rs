@@ -90,11 +90,6 @@ impl Seats {
         known.max_by_key(|first| first.generation)
     }
 
-    /// Whether this node has a seat of the app, or had one.
-    pub(crate) fn votes_on(&self, app: AppId) -> bool {
-        self.apps().any(|(of, _)| of == app)
-    }
-
     /// The apps that this node votes on.
     pub(crate) fn apps(&self) -> impl Iterator<Item = (AppId, Version)> + '_ {
         let stored = self.seats.values().map(|taken| &taken.stored);

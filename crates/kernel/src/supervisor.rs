@@ -166,14 +166,9 @@ fn plan_slot(
     is_busy: bool,
     steps: &mut Vec<Step>,
 ) {
-    let restart = wanted
-        .spec
-        .as_ref()
-        .map_or(Restart::No, |spec| spec.restart);
-    let never_twice = wanted
-        .spec
-        .as_ref()
-        .is_some_and(|spec| spec.on_partition != OnPartition::Available);
+    let spec = wanted.spec.as_ref();
+    let restart = spec.map_or(Restart::No, |spec| spec.restart);
+    let never_twice = spec.is_some_and(|spec| spec.on_partition != OnPartition::Available);
     let here: Vec<&ObjectFacts> = slot
         .iter()
         .copied()
@@ -206,14 +201,12 @@ fn plan_slot(
             let in_use = other.phase == Phase::Running && keep.phase != Phase::Running;
             if !in_use && other.phase != Phase::Stopping {
                 let draining = reach(other.node) == Reach::Draining;
-                steps.push(retire(
-                    other,
-                    if draining {
-                        "its node drains"
-                    } else {
-                        "surplus"
-                    },
-                ));
+                let why = if draining {
+                    "its node drains"
+                } else {
+                    "surplus"
+                };
+                steps.push(retire(other, why));
             }
         }
         return;
@@ -415,6 +408,20 @@ impl Supervision {
             *wait = RETRY_MIN;
             self.dirty.insert(*app);
         }
+    }
+
+    /// Apps with slots for which a place is looked for later.
+    pub(crate) fn waiting_apps(&self) -> BTreeSet<AppId> {
+        let waiting = self.retries.iter().filter(|(_, (at, _))| at.is_some());
+        waiting.map(|((app, _), _)| *app).collect()
+    }
+
+    /// There may be a place for slots of the app: look for it now.
+    pub(crate) fn retry_app_now(&mut self, app: AppId) {
+        for (_, (at, _)) in self.retries.range_mut((app, 0)..=(app, u32::MAX)) {
+            *at = None;
+        }
+        self.dirty.insert(app);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

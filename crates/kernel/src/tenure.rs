@@ -62,6 +62,8 @@ pub(crate) enum Event {
     },
     /// Other seats vote now: to be kept with the object.
     Reseated { object: ObjectId, title: Title },
+    /// A seat is no more: perhaps others vote, of which the object's seats do not tell any more.
+    Unseated(ObjectId),
     /// The slot has another object.
     Lost(ObjectId),
 }
@@ -167,20 +169,41 @@ impl Tenures {
                 let Some(next) = tenure.superseded_by() else {
                     return;
                 };
-                if !next.tenancy.has(object) {
+                if next.tenancy.has(object) {
+                    self.move_to(now, object, &next.tenancy);
+                } else {
                     self.tenures.remove(&object);
                     self.events.push_back(Event::Lost(object));
-                } else if next.tenancy.generation != tenure.title.tenancy.generation {
-                    tenure.move_to(now, next.tenancy);
-                    let title = tenure.title.clone();
-                    self.events.push_back(Event::Reseated { object, title });
                 }
             }
-            SeatAnswer::Promised { .. }
-            | SeatAnswer::Outvoted(_)
-            | SeatAnswer::Held { .. }
-            | SeatAnswer::Unknown => {}
+            SeatAnswer::Unknown => self.events.push_back(Event::Unseated(object)),
+            SeatAnswer::Promised { .. } | SeatAnswer::Outvoted(_) | SeatAnswer::Held { .. } => {}
         }
+    }
+
+    /// Another generation of seats votes, which began with this tenancy. What the former ones granted
+    /// lasts as long as it would have.
+    pub(crate) fn move_to(&mut self, now: Instant, object: ObjectId, first: &Tenancy) {
+        let Some(tenure) = self.tenures.get_mut(&object) else {
+            return;
+        };
+        if first.generation <= tenure.title.tenancy.generation {
+            return;
+        }
+        if !first.has(object) {
+            self.tenures.remove(&object);
+            self.events.push_back(Event::Lost(object));
+            return;
+        }
+        tenure.title = Title {
+            ballot: Ballot::default(),
+            tenancy: first.clone(),
+        };
+        tenure.granted.clear();
+        tenure.superseded.clear();
+        tenure.renew_at = now;
+        let title = tenure.title.clone();
+        self.events.push_back(Event::Reseated { object, title });
     }
 }
 
@@ -222,17 +245,6 @@ impl Tenure {
         let (chosen, _) = votes.into_iter().find(|(_, count)| *count >= needed)?;
         let mut titles = self.superseded.values();
         titles.find(|title| title.ballot == chosen).cloned()
-    }
-
-    /// Other seats vote. What the former ones granted lasts as long as it would have.
-    fn move_to(&mut self, now: Instant, tenancy: Tenancy) {
-        self.title = Title {
-            ballot: Ballot::default(),
-            tenancy,
-        };
-        self.granted.clear();
-        self.superseded.clear();
-        self.renew_at = now;
     }
 }
 

@@ -274,12 +274,56 @@ fn a_machine_that_heard_late_of_its_admission_is_linked_by_nodes_that_started_si
     }
 }
 
+/// A slot without a place was looked for again after up to fifteen seconds, however early there was
+/// room for it.
+#[test]
+fn a_slot_gets_its_place_as_soon_as_there_is_room_for_it() {
+    for host in [MachineId(0), MachineId(1)] {
+        let (mut world, _) = cloud(2);
+        let large = |world: &World, name: &str| {
+            let mut large = spec(name, &["serve"], Restart::Always);
+            large.resources.cpu_millis = 3000;
+            large.placement.host = Some(world.name(host).to_string());
+            large
+        };
+        let first = large(&world, "first");
+        run(&mut world, MachineId(0), first).unwrap();
+        let mut second = large(&world, "second");
+        second.replicas = 0;
+        run(&mut world, MachineId(0), second).unwrap();
+        let scale = Scale {
+            target: target("second"),
+            replicas: 1,
+        };
+        world.ask(MachineId(0), scale, SECOND * 60).unwrap_err();
+        // By then it is looked for every fifteen seconds, the next time in ten.
+        world.pass(SECOND * 50);
+        let remove = Remove {
+            target: target("first"),
+            force: true,
+        };
+        world.ask(MachineId(0), remove, SECOND * 60).unwrap();
+        world.pass(SECOND * 2);
+        assert_eq!(hosts(&world, "second"), [host]);
+    }
+}
+
 #[test]
 fn an_app_whose_port_was_taken_while_it_was_stopped_starts_elsewhere() {
+    port_is_taken_while_stopped(Restart::Always);
+}
+
+/// Only what always runs did.
+#[test]
+fn so_does_one_that_is_started_again_when_it_fails() {
+    port_is_taken_while_stopped(Restart::OnFailure { retries_max: None });
+}
+
+fn port_is_taken_while_stopped(restart: Restart) {
     let (mut world, _) = cloud(2);
     let at = MachineId(0);
     let http = ("http".to_string(), 8000);
-    let mut first = spec("first", &["serve"], Restart::Always);
+    let mut first = spec("first", &["serve"], restart);
     first.ports.extend([http.clone()]);
     run(&mut world, at, first).unwrap();
     let host = hosts(&world, "first")[0];

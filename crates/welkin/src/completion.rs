@@ -116,6 +116,17 @@ pub(crate) fn restarts(typed: &OsStr) -> Vec<CompletionCandidate> {
     matching(typed, policies.to_vec())
 }
 
+/// Policies for a network that is cut.
+pub(crate) fn partition_policies(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let policies = [
+        ("available", "each side keeps it running"),
+        ("once", "it never runs twice"),
+        ("once:30s", "the same; so long until it runs elsewhere"),
+    ];
+    let policies = policies.map(|(name, about)| (name.to_owned(), about.to_owned()));
+    matching(typed, policies.to_vec())
+}
+
 /// Nodes.
 pub(crate) fn nodes(typed: &OsStr) -> Vec<CompletionCandidate> {
     let nodes = ask(NodeList {}).map(|(_, answer)| answer.nodes);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use wire::id::ObjectId;
+
 /// A whole line, without its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -17,12 +19,12 @@ const LINE_BYTES_MAX: usize = 256 * 1024;
 /// The lines that are not complete yet, by where they come from.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    begun: BTreeMap<(usize, u8), Line>,
+    begun: BTreeMap<(ObjectId, u8), Line>,
 }
 
 impl Lines {
-    /// Takes a piece of the given stream of the given source; the lines that it completes.
-    pub(crate) fn feed(&mut self, source: (usize, u8), at_us: u64, bytes: &[u8]) -> Vec<Line> {
+    /// Takes a piece of the given stream of the given object; the lines that it completes.
+    pub(crate) fn feed(&mut self, source: (ObjectId, u8), at_us: u64, bytes: &[u8]) -> Vec<Line> {
         let mut complete = Vec::new();
         let mut line = self.begun.remove(&source);
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -48,7 +50,7 @@ impl Lines {
     }
 
     /// The lines that will never be completed, as they are.
-    pub(crate) fn finish(&mut self) -> Vec<((usize, u8), Line)> {
+    pub(crate) fn finish(&mut self) -> Vec<((ObjectId, u8), Line)> {
         std::mem::take(&mut self.begun).into_iter().collect()
     }
 }
@@ -61,7 +63,7 @@ mod tests {
     fn pieces_become_lines_of_their_own_stream() {
         let mut lines = Lines::default();
         let mut feed = |stream, at_us, text: &str| -> Vec<(u64, String)> {
-            let complete = lines.feed((0, stream), at_us, text.as_bytes());
+            let complete = lines.feed((ObjectId([0; 16]), stream), at_us, text.as_bytes());
             let text = |line: Line| (line.at_us, String::from_utf8(line.bytes).unwrap());
             complete.into_iter().map(text).collect()
         };
@@ -71,7 +73,7 @@ mod tests {
         assert_eq!(feed(1, 12, "o\n"), [line(10, "two")]);
         assert_eq!(feed(1, 13, "rest"), []);
         let rest = lines.finish();
-        assert_eq!(rest[0].0, (0, 1));
+        assert_eq!(rest[0].0, (ObjectId([0; 16]), 1));
         assert_eq!(rest[0].1.bytes, b"rest");
     }
 }

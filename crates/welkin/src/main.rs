@@ -11,6 +11,7 @@ mod context;
 mod daemon;
 mod failure;
 mod flags;
+mod follow;
 mod lines;
 mod manual;
 mod merge;

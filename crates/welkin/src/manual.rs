@@ -44,6 +44,39 @@ pub(crate) fn exit_status(verb: &str) -> &'static [(&'static str, &'static str)]
     }
 }
 
+/// FILES of the page of a verb: which of the node's files a program sees.
+pub(crate) fn files(verb: &str) -> &'static [(&'static str, &'static str)] {
+    match verb {
+        "welkin-run" | "welkin-exec" => &[
+            (
+                "/",
+                "That of the node, in a layer of the object's own: what the program changes stays \
+                 with the object. All below is not the node's.",
+            ),
+            (
+                "/root",
+                "A home of the object's own, kept as long as the object. Toolchains in the node's, \
+                 such as /root/.cargo, are not there: install them below /opt, /srv or /usr/local.",
+            ),
+            (
+                "/home, the home of the node's user, the node's state directory",
+                "Empty.",
+            ),
+            (
+                "/etc/kubernetes, /etc/ssl/private, /etc/wireguard, /var/lib/containerd, \
+                 /var/lib/docker, /var/lib/kubelet, /var/lib/private",
+                "Empty.",
+            ),
+            (
+                "/etc/shadow*, /etc/gshadow*, /etc/ssh/ssh_host_*",
+                "Empty files.",
+            ),
+            ("/tmp, /run", "Empty and writable."),
+        ],
+        _ => &[],
+    }
+}
+
 /// BUGS of the page of a verb.
 pub(crate) fn bugs(verb: &str) -> &'static str {
     match verb {
@@ -108,6 +141,7 @@ examples! {
     RUN: "welkin run -- uname -a  # somewhere, and wait for it"
         "welkin run -it -- bash"
         "welkin run -d --name web --replicas 3 --port http=8080 --restart always -- /usr/bin/server"
+        "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice"
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"
@@ -166,5 +200,27 @@ mod tests {
         assert_eq!(pairs[0].0, "welkin invite");
         assert_eq!(pairs[0].1, "for one machine, for a day");
         assert_eq!(pairs[1].1, "");
+    }
+
+    /// Whoever adds to the places that objects do not see adds to the manual too.
+    #[test]
+    fn every_hidden_place_is_in_the_manual() {
+        let source = include_str!("../../drivers/src/sandbox/hidden.rs");
+        let lists = source.split("const ").filter(|it| {
+            let name = it.split(':').next();
+            name.is_some_and(|name| ["HOME", "DIRECTORIES", "FILES"].contains(&name))
+        });
+        let lists: Vec<_> = lists.map(|it| it.split(';').collect::<Vec<_>>()).collect();
+        let text: Vec<_> = lists.iter().flat_map(|it| it.iter().take(2)).collect();
+        let quoted = text.iter().flat_map(|it| it.split('"').skip(1).step_by(2));
+        let quoted: Vec<_> = quoted.collect();
+        assert!(quoted.len() > 10, "{quoted:?}");
+        let places: Vec<_> = files("welkin-run")
+            .iter()
+            .map(|(place, _)| *place)
+            .collect();
+        for place in quoted {
+            assert!(places.iter().any(|it| it.contains(place)), "{place}");
+        }
     }
 }

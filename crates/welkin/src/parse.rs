@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use wire::spec::{Constraint, Restart, parse_amount};
+use wire::spec::{Constraint, OnPartition, Restart, TAKEOVER_MS, parse_amount};
 
 use crate::clock;
 
@@ -111,6 +111,23 @@ pub(crate) fn restart(text: &str) -> Result<Restart, String> {
             Ok(Restart::OnFailure {
                 retries_max: Some(retries),
             })
+        }
+    }
+}
+
+/// `available`, `once` or `once:30s`.
+pub(crate) fn on_partition(text: &str) -> Result<OnPartition, String> {
+    let wrong = || "write available, once or once:30s".to_owned();
+    match text {
+        "available" => Ok(OnPartition::Available),
+        "once" => Ok(OnPartition::Once {
+            takeover_ms: TAKEOVER_MS,
+        }),
+        _ => {
+            let takeover = text.strip_prefix("once:").ok_or_else(wrong)?;
+            let takeover = duration(takeover)?;
+            let takeover_ms = u32::try_from(takeover.as_millis()).map_err(|_large| wrong())?;
+            Ok(OnPartition::Once { takeover_ms })
         }
     }
 }
@@ -287,6 +304,16 @@ mod tests {
         assert_eq!(restart("on-failure:3"), Ok(limited));
         assert!(restart("on-failure:").is_err());
         assert!(restart("sometimes").is_err());
+    }
+
+    #[test]
+    fn partition_policies_have_an_optional_time() {
+        assert_eq!(on_partition("available"), Ok(OnPartition::Available));
+        let once = |takeover_ms| Ok(OnPartition::Once { takeover_ms });
+        assert_eq!(on_partition("once"), once(15_000));
+        assert_eq!(on_partition("once:1m"), once(60_000));
+        assert!(on_partition("once:").is_err());
+        assert!(on_partition("twice").is_err());
     }
 
     #[test]

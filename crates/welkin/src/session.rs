@@ -233,7 +233,10 @@ fn ended(context: &Context, name: &str, reason: &ExitReason) -> Result<u8, Failu
                 "the program was killed: its node had lost sight of most guardians of the app, \
                  which must never run twice",
             );
-            output::hint(context.screen, &format!("welkin explain {name}; welkin nodes"));
+            output::hint(
+                context.screen,
+                &format!("welkin explain {name}; welkin nodes"),
+            );
         }
         ExitReason::Code(_) | ExitReason::Signal(_) => {}
     }

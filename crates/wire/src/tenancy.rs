@@ -68,7 +68,7 @@ impl Tenancy {
 /// How many of `seats` are most of them.
 #[must_use]
 pub fn majority(seats: usize) -> usize {
-    seats / 2 + 1
+    (seats / 2).saturating_add(1)
 }
 
 /// A tenancy and the ballot under which it was accepted. That with which a generation of seats

@@ -220,11 +220,11 @@ fn questions_and_records() {
             10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
             020103776562020307707974686f6e33022d6d0b687474702e73657276657200
             00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
-            3d3847010f904e00000080d095ffbc3180d095ffbc3101020110111111111111
-            1111111111111111111110977e88c3048d50ca5a52f888356337db0377656201
-            20ababababababababababababababababababababababababababababababab
-            ab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc310101922100
-            0000000000"#]],
+            3d3847010f904e0000000080d095ffbc3180d095ffbc31010200011011111111
+            11111111111111111111111110977e88c3048d50ca5a52f888356337db037765
+            620120ababababababababababababababababababababababababababababab
+            ababab0107010280d095ffbc3101e4d095ffbc31010109b2d095ffbc31010192
+            21000000000000"#]],
     );
 }
 
@@ -296,7 +296,8 @@ fn json_of_a_specification() {
             "signal": 15,
             "grace_ms": 10000
           },
-          "remove_when_done": false
+          "remove_when_done": false,
+          "on_partition": "available"
         }"#]]
     .assert_eq(&json);
     assert_eq!(

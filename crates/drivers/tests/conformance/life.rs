@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_signal_reaches_the_program", signal_reaches),
     ("stop_asks_first", stop_asks),
     ("stop_kills_after_the_grace_period", stop_kills),
+    ("a_machine_that_shuts_down_asks_programs_to_end", shutdown),
     ("the_environment_says_what_it_is", environment),
     ("the_memory_limit_holds_and_is_named", out_of_memory),
     (
@@ -164,6 +165,20 @@ fn stop_kills(driver: &Driver) {
     let mut watcher = object.watch();
     watcher.request(&ShimRequest::Stop { grace_ms: 100 });
     assert_eq!(watcher.exit(), ExitReason::Signal(9));
+}
+
+// Servers return 0 when they are asked to end. After a reboot those that were to be started again
+// on failure had been a success, and did not return: so it is told that it was asked for.
+fn shutdown(driver: &Driver) {
+    for code in [0, 5] {
+        let script = format!("trap 'exit {code}' TERM; echo ready; while :; do sleep 0.01; done");
+        let object = driver.shell(&script);
+        object.wait_for("ready");
+        let mut watcher = object.watch();
+        kill(Pid::from_raw(object.shim_pid()), Signal::SIGTERM).unwrap();
+        let exit = watcher.end();
+        assert_eq!((exit.reason, exit.asked), (ExitReason::Code(code), true));
+    }
 }
 
 fn environment(driver: &Driver) {

@@ -275,10 +275,12 @@ fn exec(driver: &Driver) {
     assert!(lines.contains(&"err"), "{output}");
     let groups = object.exec_shell("cat /proc/self/cgroup").0;
     let id = object.launch.object.to_string();
-    assert!(
-        groups.matches(&id).count() >= 3,
+    assert_eq!(
+        groups.matches(&id).count(),
+        object.groups().len(),
         "it is under the same limits: {groups}"
     );
+    assert!(!object.groups().is_empty());
 }
 
 fn exec_stdin(driver: &Driver) {

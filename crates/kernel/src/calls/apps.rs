@@ -116,7 +116,10 @@ impl Kernel {
             let problem = Problem::new(ProblemCode::Busy, "the node keeps no more records");
             return self.reply(origin, Err(problem));
         }
-        let until = WaitFor::Started(StartedBy::Run { attach: run.attach });
+        let until = WaitFor::Started(StartedBy::Run {
+            attach: run.attach,
+            born: version,
+        });
         let deadline = self.now + RUN_DEADLINE;
         self.waiters.push(Waiter {
             origin,
@@ -132,11 +135,7 @@ impl Kernel {
             return Ok(());
         };
         if record.wanted.spec.is_some() {
-            return Err(
-                conflict(alloc::format!("an app called {name} exists already")).remedy(
-                    alloc::format!("welkin rm -f {name}, or choose another --name"),
-                ),
-            );
+            return Err(name_taken(name));
         }
         if record.objects.iter().any(|it| self.is_reachable(it.node)) {
             return Err(conflict(alloc::format!(
@@ -517,6 +516,13 @@ impl Kernel {
             }
         });
     }
+}
+
+/// The refusal of a `run` whose name another app has.
+pub(crate) fn name_taken(name: &str) -> Problem {
+    conflict(alloc::format!("an app called {name} exists already")).remedy(alloc::format!(
+        "welkin rm -f {name}, or choose another --name"
+    ))
 }
 
 /// The refusal of a call about a part of an app that can only be about all of it.

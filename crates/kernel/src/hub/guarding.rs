@@ -113,7 +113,7 @@ impl Kernel {
     }
 
     /// Joins what another node keeps with what this node keeps, for good.
-    pub(crate) fn take_record(&mut self, record: AppRecord) -> Joined {
+    pub(crate) fn take_record(&mut self, mut record: AppRecord) -> Joined {
         let app = record.app;
         if let Err(unfit) = self.check_record(&record) {
             self.alarm(
@@ -123,6 +123,7 @@ impl Kernel {
             return Joined::Refused;
         }
         self.observe(record.version.max(record.wanted.version));
+        self.prefer_newer_app(&mut record);
         // Whoever hears of an app for the first time while others are still to be heard may not be
         // the one who supervises it, and does not know all of it.
         let is_news = self.directory.get(app).is_none();
@@ -135,6 +136,24 @@ impl Kernel {
             self.supervision.touch(app);
         }
         joined
+    }
+
+    /// A node that was away may have changed an app whose name others had given to a newer app by
+    /// then. The newer app stays: it is wished anew, so that the newest wish is about it.
+    fn prefer_newer_app(&mut self, record: &mut AppRecord) {
+        let Some(mine) = self.directory.get(record.app).map(|it| it.wanted.clone()) else {
+            return;
+        };
+        let theirs = &record.wanted;
+        let crosses = mine.born != theirs.born
+            && (mine.born < theirs.born) != (mine.version < theirs.version);
+        // A removal is about whatever has the name.
+        if crosses && mine.spec.is_some() && theirs.spec.is_some() {
+            if mine.born > theirs.born {
+                record.wanted = mine;
+            }
+            record.wanted.version = self.tick();
+        }
     }
 
     pub(crate) fn local_apps(&self) -> Vec<AppBrief> {
@@ -247,7 +266,7 @@ impl Kernel {
     }
 
     /// A host has objects of an app, or of a newer app of that name, whose record is not here.
-    fn fetch_from_host(&mut self, app: AppId, host: NodeId) {
+    pub(super) fn fetch_from_host(&mut self, app: AppId, host: NodeId) {
         if self.fetching.insert(app) {
             self.ask(host, Ask::FetchRecord(app), Task::Fetch(app));
         }
@@ -460,11 +479,12 @@ impl Kernel {
                     self.save_record(app);
                 }
             }
-            // Its old place is taken. What is to run always runs elsewhere, without its files.
+            // Its old place is taken. What is started again by its policy runs elsewhere, without
+            // its files, as when its node is lost.
             Err(problem)
                 if wish == Wish::Start
                     && problem.code == ProblemCode::NoFit
-                    && self.restart_of(app) == Restart::Always =>
+                    && self.restart_of(app) != Restart::No =>
             {
                 self.ask_host(app, (object, node), Wish::Remove, None);
             }
@@ -663,6 +683,7 @@ impl Kernel {
         };
         drop.extend(self.directory.spare_tombstones(TOMBSTONES_MAX, is_held));
         for app in drop {
+            self.leave_seats_of(|of, _| of == app);
             self.directory.remove(app);
             self.write(Table::Records, &app.0, None);
         }
@@ -672,7 +693,7 @@ impl Kernel {
     fn is_spare(&self, app: AppId) -> bool {
         let guardians = directory::guardians(app, self.lasting());
         !guardians.contains(&self.me)
-            && !self.seats.votes_on(app)
+            && !self.votes_on(app)
             && self.supervisor_of(app) != self.me
             && self.waiters.iter().all(|it| it.app != app)
             && self.directory.lacking(app, &guardians).is_empty()
@@ -747,6 +768,11 @@ impl Kernel {
                 }
             }
             Task::SeatTaken(number) => self.seat_taken(number, from, answer),
+            Task::Reseated(object) => {
+                if let Ok(Answer::Record(Some(record))) = answer {
+                    self.reseated(object, &record.wanted);
+                }
+            }
             Task::Seat {
                 proposal,
                 round,
@@ -758,7 +784,8 @@ impl Kernel {
                 asked_at,
             } => {
                 if let Some(answer) = seat_answer(answer) {
-                    self.tenures
+                    self.once
+                        .tenures
                         .handle(self.now, object, seat, asked_at, answer);
                 }
             }
@@ -789,7 +816,11 @@ impl Kernel {
                 round,
                 seat,
             } => self.seat_answered(proposal, round, seat, None),
-            Task::Store { .. } | Task::Confirm { .. } | Task::Renew { .. } | Task::Forget => {}
+            Task::Store { .. }
+            | Task::Confirm { .. }
+            | Task::Renew { .. }
+            | Task::Reseated(_)
+            | Task::Forget => {}
         }
     }
 }

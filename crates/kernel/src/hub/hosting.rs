@@ -50,7 +50,7 @@ impl Kernel {
             {
                 self.hold(&hosted);
                 if let Some(title) = hosted.title {
-                    self.tenures.hold(self.now, object, title);
+                    self.once.tenures.hold(self.now, object, title);
                 }
             }
         }
@@ -118,6 +118,8 @@ impl Kernel {
             Action::Freed(object) => {
                 self.ledger.free(object);
                 self.release_tenure(object);
+                self.note_held();
+                self.retry_on(self.me);
             }
             Action::Removed(hosted) => {
                 let object = hosted.facts.object;

@@ -43,9 +43,7 @@ use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
 use crate::outbox::Outbox;
 use crate::questions::{Questions, Returned};
-use crate::register::Seats;
 use crate::supervisor::Supervision;
-use crate::tenure::Tenures;
 use crate::world::{CallId, Config, Input, Output, Token};
 
 pub(crate) use admission::SignPurpose;
@@ -84,8 +82,6 @@ pub struct Kernel {
     pub(crate) measurement: Measurement,
     pub(crate) directory: Directory,
     pub(crate) ledger: Ledger,
-    pub(crate) seats: Seats,
-    pub(crate) tenures: Tenures,
     pub(crate) once: Once,
     pub(crate) objects: Objects,
     pub(crate) supervision: Supervision,
@@ -198,6 +194,8 @@ pub(crate) enum Task {
         seat: Seat,
         asked_at: Instant,
     },
+    /// Who votes on the tenancy of an object here, which its seats do not tell any more.
+    Reseated(ObjectId),
     /// Nobody needs the answer.
     Forget,
 }
@@ -234,8 +232,6 @@ impl Kernel {
             measurement: Measurement::new(own),
             directory: Directory::default(),
             ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
-            seats: Seats::default(),
-            tenures: Tenures::default(),
             once: Once::default(),
             objects: Objects::default(),
             supervision: Supervision::default(),
@@ -305,7 +301,7 @@ impl Kernel {
         }
         self.heed_wall();
         for (number, stored) in restored.seats {
-            self.seats.restore(self.now, number, stored);
+            self.once.seats.restore(self.now, number, stored);
         }
         self.awake_objects(restored.objects);
         self.end_step();
@@ -363,7 +359,7 @@ impl Kernel {
         self.outbox.handle_timeout(self.now);
         self.ledger.handle_timeout(self.now);
         self.objects.handle_timeout(self.now);
-        self.tenures.handle_timeout(self.now);
+        self.once.tenures.handle_timeout(self.now);
         self.supervision.handle_timeout(self.now);
         for (node, task) in self.questions.expire(self.now) {
             self.handle_silence(node, task);
@@ -414,7 +410,7 @@ impl Kernel {
             self.outbox.poll_timeout(),
             self.ledger.poll_timeout(),
             self.objects.poll_timeout(),
-            self.tenures.poll_timeout(),
+            self.once.tenures.poll_timeout(),
             self.supervision.poll_timeout(),
             self.questions.poll_timeout(),
             self.returned.poll_timeout(),

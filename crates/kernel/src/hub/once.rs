@@ -20,28 +20,28 @@ use wire::disk::Table;
 use wire::driver::{DriverReport, Tenure};
 use wire::fact::{Exit, ExitReason};
 use wire::id::{AppId, NodeId, ObjectId, Version};
-use wire::peer::{Answer, AppRecord, Ask, Placement};
+use wire::peer::{Answer, AppRecord, Ask, Placement, Wanted};
 use wire::spec::{AppSpec, OnPartition};
 use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use super::{Kernel, Origin, Task};
 use crate::directory;
 use crate::instant::Instant;
-use crate::register::{Change, Outcome, Proposer};
+use crate::register::{Change, Outcome, Proposer, Seats};
 use crate::supervisor::Trouble;
-use crate::tenure::Event;
+use crate::tenure::{Event, Tenures};
 use crate::world::Output;
 
 /// Longest random pause before somebody who was outvoted tries again.
 const OUTVOTED_PAUSE_MS: u64 = 400;
 
-/// What this node does for apps that never run twice, beside its seats and its tenures.
+/// What this node does for apps that never run twice.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
+    pub(super) seats: Seats,
+    pub(super) tenures: Tenures,
     proposals: BTreeMap<u64, Proposal>,
     seatings: BTreeMap<u64, Seating>,
-    /// Where the newest generation began that was heard of, by app and its birth.
-    firsts: BTreeMap<AppId, (Version, Tenancy)>,
     /// Ballots that were used or heard of.
     rounds: BTreeMap<AppId, u64>,
     /// Apps with a seat that its node does not know.
@@ -95,17 +95,21 @@ pub(crate) fn term_ms(spec: &AppSpec) -> Option<u32> {
 impl Kernel {
     /// A vote on an app, for whoever makes it or changes its seats.
     pub(super) fn take_seat(&mut self, app: AppId, born: Version) -> Result<Answer, Problem> {
-        let former = |of: AppId, born_then: Version| of == app && born_then < born;
-        if let Some(left) = self.seats.tenure_left(self.now, former) {
+        let former = move |of: AppId, then: Version| of == app && then < born;
+        let exists = |(of, then): (AppId, Version)| former(of, then) && !self.is_over(of, then);
+        if self.once.seats.apps().any(exists) {
+            let detail = "an app of that name exists already";
+            return Err(Problem::new(ProblemCode::Conflict, detail).remedy("welkin ps"));
+        }
+        if let Some(left) = self.once.seats.tenure_left(self.now, former) {
             let seconds = left.as_secs() + 1;
             let detail =
                 format!("an object of the former app may still run, for up to {seconds} s");
             let problem = Problem::new(ProblemCode::Conflict, detail);
             return Err(problem.remedy("try again then"));
         }
-        self.leave_seats_of(former);
         let number = self.rng.random();
-        if !self.seats.take(number, app, born) {
+        if !self.once.seats.take(number, app, born) {
             let detail = "the node has no more seats";
             return Err(Problem::new(ProblemCode::Busy, detail));
         }
@@ -114,19 +118,19 @@ impl Kernel {
     }
 
     fn keep_seat(&mut self, number: u64) {
-        if let Some(stored) = self.seats.get(number).cloned() {
+        if let Some(stored) = self.once.seats.get(number).cloned() {
             self.write_sealed(Table::Seats, &number.to_be_bytes(), &stored);
         }
     }
 
     /// Always said after what was written: even a renewal rests on what was accepted before.
     pub(super) fn answer_seat(&mut self, number: u64, ask: SeatAsk) -> Answer {
-        let seat = self.seats.get(number);
+        let seat = self.once.seats.get(number);
         if seat.is_some_and(|seat| self.is_over(seat.app, seat.born)) {
             // Whoever holds a tenure keeps it to its end, and gets no other.
             return Answer::Seat(Box::new(SeatAnswer::Unknown));
         }
-        let (answer, is_changed) = self.seats.handle(self.now, number, ask);
+        let (answer, is_changed) = self.once.seats.handle(self.now, number, ask);
         if is_changed {
             self.keep_seat(number);
         }
@@ -141,21 +145,26 @@ impl Kernel {
     }
 
     fn begin_seating(&mut self, app: AppId, born: Version, run: Option<(Origin, Box<Run>)>) {
+        // Two sides never both make it: each needs most of its guardians. Who stands in for one that
+        // is away has to make room for it later.
         let guardians = directory::guardians(app, self.lasting());
+        let needed = majority(guardians.len());
         let here = guardians.iter().filter(|node| self.is_reachable(**node));
-        let waiting: BTreeSet<NodeId> = here.copied().collect();
         let is_new = run.is_some();
+        let waiting: BTreeSet<NodeId> = if here.count() >= needed {
+            let mut rank = directory::rank(app, self.reachable().into_iter());
+            rank.truncate(guardians.len());
+            rank.into_iter().collect()
+        } else {
+            BTreeSet::new()
+        };
         let seating = Seating {
             app,
             born,
             waiting: waiting.clone(),
             seats: Vec::new(),
             refused: None,
-            needed: if is_new {
-                majority(guardians.len())
-            } else {
-                guardians.len()
-            },
+            needed: if is_new { needed } else { guardians.len() },
             run,
         };
         let number = self.next_task();
@@ -246,13 +255,9 @@ impl Kernel {
 
     /// Where the newest generation of the app's seats began, as far as is known here.
     fn first_of(&self, record: &AppRecord) -> Option<Tenancy> {
-        let wanted = &record.wanted;
-        let born = wanted.born;
-        let origin = wanted.tenancy.as_ref()?;
-        let heard = self.once.firsts.get(&record.app);
-        let heard = heard.filter(|(of, _)| *of == born).map(|(_, it)| it);
-        let voted = self.seats.first(record.app, born);
-        let known = [Some(origin), heard, voted].into_iter().flatten();
+        let written = record.wanted.tenancy.as_ref()?;
+        let voted = self.once.seats.first(record.app, record.wanted.born);
+        let known = [Some(written), voted].into_iter().flatten();
         known.max_by_key(|first| first.generation).cloned()
     }
 
@@ -360,11 +365,30 @@ impl Kernel {
         }
     }
 
+    /// Another generation of seats votes: everybody who keeps the record is to know.
     fn note_first(&mut self, app: AppId, born: Version, first: &Tenancy) {
-        let known = self.once.firsts.get(&app);
-        let is_newer = known.is_none_or(|(of, it)| (*of, it.generation) < (born, first.generation));
-        if is_newer {
-            self.once.firsts.insert(app, (born, first.clone()));
+        let record = self.directory.get(app);
+        let known = record.filter(|it| it.wanted.born == born);
+        let known = known.and_then(|it| it.wanted.tenancy.as_ref());
+        if known.is_some_and(|known| known.generation < first.generation) {
+            self.wish(app, |wanted| wanted.tenancy = Some(first.clone()));
+        }
+    }
+
+    /// Whether this node votes on the app: then it has to know whether it was removed.
+    pub(super) fn votes_on(&self, app: AppId) -> bool {
+        let record = self.directory.get(app);
+        let tenancy = record.and_then(|it| it.wanted.tenancy.as_ref());
+        tenancy.is_some_and(|it| it.seats.iter().any(|seat| seat.node == self.me))
+    }
+
+    /// Who votes on an app, from its record, for an object whose seats are no more.
+    pub(super) fn reseated(&mut self, object: ObjectId, wanted: &Wanted) {
+        let hosted = self.objects.get(object);
+        if hosted.is_some_and(|it| it.wanted.born == wanted.born)
+            && let Some(tenancy) = &wanted.tenancy
+        {
+            self.once.tenures.move_to(self.now, object, tenancy);
         }
     }
 
@@ -410,23 +434,31 @@ impl Kernel {
     /// Has other seats vote where the guardians have changed, or have lost their seats.
     pub(super) fn renew_seats(&mut self) {
         let mut due = Vec::new();
+        let mut doubted = Vec::new();
         for record in self.directory.iter() {
             let app = record.app;
             let Some(first) = self.first_of(record) else {
                 continue;
             };
+            let guardians = directory::guardians(app, self.lasting());
+            if !guardians.contains(&self.me) && self.votes_on(app) {
+                // Perhaps others vote by now: nobody tells a node that is no guardian.
+                doubted.push(app);
+            }
             let under_way = self.once.proposals.values().any(|it| it.app == app)
                 || self.once.seatings.values().any(|it| it.app == app);
             if under_way || self.supervisor_of(app) != self.me {
                 continue;
             }
-            let guardians = directory::guardians(app, self.lasting());
             let wanted: BTreeSet<NodeId> = guardians.iter().copied().collect();
             let seated: BTreeSet<NodeId> = first.seats.iter().map(|seat| seat.node).collect();
             let is_right = wanted == seated && !self.once.vacant.contains(&app);
             if !is_right && guardians.iter().all(|node| self.is_reachable(*node)) {
                 due.push((app, record.wanted.born, wanted));
             }
+        }
+        for app in doubted {
+            self.fetch_from_host(app, self.supervisor_of(app));
         }
         for (app, born, wanted) in due {
             let spare = self.once.spare.get(&app);
@@ -452,13 +484,14 @@ impl Kernel {
     fn leave_seats(&mut self) {
         let now = self.now;
         let over: BTreeSet<(AppId, Version)> = self
+            .once
             .seats
             .apps()
             .filter(|(app, born)| self.is_over(*app, *born))
             .collect();
         let is_free = |app, born| {
             let its = |of, then| (of, then) == (app, born);
-            self.seats.tenure_left(now, its).is_none()
+            self.once.seats.tenure_left(now, its).is_none()
         };
         let free: BTreeSet<_> = over
             .iter()
@@ -470,14 +503,13 @@ impl Kernel {
             let record = self.directory.get(*app);
             record.is_some_and(|it| it.wanted.spec.is_some())
         };
-        self.once.firsts.retain(|app, _| is_wanted(app));
         self.once.rounds.retain(|app, _| is_wanted(app));
         self.once.vacant.retain(is_wanted);
         self.once.spare.retain(|app, _| is_wanted(app));
     }
 
-    fn leave_seats_of(&mut self, is_over: impl Fn(AppId, Version) -> bool) {
-        for number in self.seats.leave(is_over) {
+    pub(super) fn leave_seats_of(&mut self, is_over: impl Fn(AppId, Version) -> bool) {
+        for number in self.once.seats.leave(is_over) {
             self.write(Table::Seats, &number.to_be_bytes(), None);
         }
     }
@@ -498,8 +530,8 @@ impl Kernel {
         };
         let hosted = self.objects.get(object);
         if let Some(title) = hosted.and_then(|it| it.title.clone()) {
-            self.tenures.hold(self.now, object, title);
-            let Some(deadlines) = self.tenures.held(self.now, object) else {
+            self.once.tenures.hold(self.now, object, title);
+            let Some(deadlines) = self.once.tenures.held(self.now, object) else {
                 self.once.awaiting.insert(object);
                 return;
             };
@@ -526,12 +558,12 @@ impl Kernel {
     /// The object does not run any more.
     pub(super) fn release_tenure(&mut self, object: ObjectId) {
         self.once.awaiting.remove(&object);
-        self.tenures.release(object);
+        self.once.tenures.release(object);
     }
 
     /// Asks for renewals; says what came of them. Whether there was anything to do.
     pub(super) fn heed_tenures(&mut self) -> bool {
-        if let Some((object, seat, ask)) = self.tenures.poll_ask() {
+        if let Some((object, seat, ask)) = self.once.tenures.poll_ask() {
             let asked_at = self.now;
             let task = Task::Renew {
                 object,
@@ -546,7 +578,7 @@ impl Kernel {
             self.ask(seat.node, ask, task);
             return true;
         }
-        let Some(event) = self.tenures.poll_event() else {
+        let Some(event) = self.once.tenures.poll_event() else {
             return false;
         };
         match event {
@@ -563,6 +595,12 @@ impl Kernel {
                 }
             }
             Event::Reseated { object, title } => self.objects.set_title(object, title),
+            Event::Unseated(object) => {
+                if let Some(app) = self.objects.get(object).map(|it| it.facts.app) {
+                    let supervisor = self.supervisor_of(app);
+                    self.ask(supervisor, Ask::FetchRecord(app), Task::Reseated(object));
+                }
+            }
             Event::Lost(object) => {
                 if let Some(hosted) = self.objects.get(object) {
                     let facts = &hosted.facts;

@@ -78,24 +78,48 @@ impl Kernel {
             .map(guarding::company)
             .unwrap_or_default();
         let candidate = |node: NodeId| {
-            let facts = self.measurement.get(node)?;
-            let has = self.measurement.capacity(node);
-            Some(Candidate {
-                node,
-                name: facts.name.clone(),
-                arch: facts.platform.arch.clone(),
-                os: facts.platform.os.clone(),
-                labels: facts.labels.clone(),
-                availability: facts.availability,
-                cpu_millis: has.cpu_millis,
-                cpu_free_millis: has.cpu_millis.saturating_sub(has.cpu_held_millis),
-                memory_bytes: has.memory_bytes,
-                memory_free_bytes: has.memory_bytes.saturating_sub(has.memory_held_bytes),
-                same_app: company.get(&node).copied().unwrap_or(0),
-                refused: refused.get(&node).cloned(),
-            })
+            let same_app = company.get(&node).copied().unwrap_or(0);
+            self.candidate(node, same_app, refused.get(&node).cloned())
         };
         self.reachable().into_iter().filter_map(candidate).collect()
+    }
+
+    fn candidate(&self, node: NodeId, same_app: u32, refused: Option<String>) -> Option<Candidate> {
+        let facts = self.measurement.get(node)?;
+        let has = self.measurement.capacity(node);
+        Some(Candidate {
+            node,
+            name: facts.name.clone(),
+            arch: facts.platform.arch.clone(),
+            os: facts.platform.os.clone(),
+            labels: facts.labels.clone(),
+            availability: facts.availability,
+            cpu_millis: has.cpu_millis,
+            cpu_free_millis: has.cpu_millis.saturating_sub(has.cpu_held_millis),
+            memory_bytes: has.memory_bytes,
+            memory_free_bytes: has.memory_bytes.saturating_sub(has.memory_held_bytes),
+            same_app,
+            refused,
+        })
+    }
+
+    /// A node holds less than before: slots that wait for a place, and by hearsay have one there, are
+    /// tried now.
+    pub(super) fn retry_on(&mut self, node: NodeId) {
+        let waiting = self.supervision.waiting_apps();
+        if waiting.is_empty() || !self.is_reachable(node) {
+            return;
+        }
+        let Some(candidate) = self.candidate(node, 0, None) else {
+            return;
+        };
+        let candidate = [candidate];
+        for app in waiting {
+            let fits = |spec: AppSpec| !placement::filter(&spec, &candidate).fitting.is_empty();
+            if self.spec_of(app).is_some_and(fits) {
+                self.supervision.retry_app_now(app);
+            }
+        }
     }
 
     /// Asks two nodes that could take it.

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use rand::RngExt;
 use wire::disk::Table;
-use wire::fact::{Availability, NodeFacts};
+use wire::fact::{Availability, Capacity, NodeFacts};
 use wire::id::{AppId, NodeId};
 use wire::peer::{Answer, BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 
@@ -49,6 +49,10 @@ impl Kernel {
                 }
             }
             Event::Up(short) => self.with_member(short, Self::node_up),
+            // Its disk may not be the one that it had: it is asked to store its records again.
+            Event::Anew(short) => self.with_member(short, |kernel, node| {
+                kernel.directory.forget_copies_of(node);
+            }),
             Event::Unreachable(short) => self.with_member(short, Self::node_unreachable),
             Event::Gone(short) => self.with_member(short, Self::node_gone),
             Event::SyncWith(short) => self.with_member(short, Self::start_sync),
@@ -293,11 +297,15 @@ impl Kernel {
                     self.handle_silence(to, task);
                 }
             }
-            Ok(Message::Answer { question, answer }) => {
+            // That the answer takes a while is no news a while later.
+            Ok(Message::Answer { question, answer })
+                if !matches!(*answer, Ok(Answer::Later { .. })) =>
+            {
                 self.returned.push(self.now, to, question, *answer);
             }
             Ok(
-                Message::Rumors(_)
+                Message::Answer { .. }
+                | Message::Rumors(_)
                 | Message::SyncHello { .. }
                 | Message::SyncBuckets { .. }
                 | Message::SyncItems { .. }
@@ -518,6 +526,9 @@ impl Kernel {
             self.questions
                 .hurry(facts.node, before, self.now + ASK_DEADLINE);
         }
+        if old.is_some_and(|old| holds_less(facts.capacity, old.capacity)) {
+            self.retry_on(facts.node);
+        }
         if old.is_none_or(|old| old.addresses != facts.addresses) {
             self.write_sealed(Table::Facts, &facts.node.0, facts);
             self.tell_peer(facts.node);
@@ -594,17 +605,29 @@ impl Kernel {
 
     /// Tells what this node uses, when that is worth it.
     pub(super) fn tell_usage(&mut self) {
+        self.note_held();
+        if self.measurement.is_changed() && self.measurement.tell_after() <= self.now {
+            let facts = self.measurement.change(self.now, |_| {});
+            self.tell(facts);
+        }
+    }
+
+    /// What this node holds for objects is known here at once, and told when that is worth it.
+    pub(super) fn note_held(&mut self) {
         let (cpu, memory) = (
             self.ledger.cpu_held_millis(),
             self.ledger.memory_held_bytes(),
         );
         self.measurement
             .note_held(cpu, memory, self.ledger.object_count());
-        if self.measurement.is_changed() && self.measurement.tell_after() <= self.now {
-            let facts = self.measurement.change(self.now, |_| {});
-            self.tell(facts);
-        }
     }
+}
+
+/// Whether something was freed.
+fn holds_less(now: Capacity, before: Capacity) -> bool {
+    now.objects < before.objects
+        || now.cpu_held_millis < before.cpu_held_millis
+        || now.memory_held_bytes < before.memory_held_bytes
 }
 
 fn bucket(node: NodeId) -> usize {

@@ -9,7 +9,7 @@ use alloc::vec;
 use core::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
-use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Run, Scale};
+use wire::call::{AppList, NodeDown, NodeDrain, NodeRemove, Remove, Run, Scale, StopApp};
 use wire::driver::DriverReport;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
@@ -535,6 +535,14 @@ fn host(restart: Restart) -> (Bench, ObjectId) {
     (bench, object)
 }
 
+fn stop(object: ObjectId) -> Ask {
+    Ask::StopObject {
+        object,
+        grace_ms: None,
+        remove: false,
+    }
+}
+
 /// An object that was removed while it ended with its node ran again in the next life of the node,
 /// and was taken for one that was being ended for good: nobody ended it ever after.
 #[test]
@@ -579,6 +587,127 @@ fn what_was_asked_to_end_in_a_former_life_has_not_ended_by_itself() {
         let runs = |it: &Output| matches!(it, Output::Launch(_));
         assert_eq!(bench.outputs.iter().any(runs), asked);
     }
+}
+
+/// A node whose power went after it had ended a program, and before it had written that down, took
+/// that for an end of the program's own.
+#[test]
+fn a_program_is_asked_to_end_once_it_is_durable_why() {
+    let (mut bench, object) = host(Restart::Always);
+    assert!(matches!(bench.ask(2, stop(object)), Some(Ok(_))));
+    let at = |what: fn(&Output) -> bool| bench.outputs.iter().position(what);
+    let written = at(|it| matches!(it, Output::Persist { .. }));
+    let asked = at(|it| matches!(it, Output::Stop { .. }));
+    assert!(written.is_some() && written < asked);
+}
+
+/// A node that was killed while an app was being stopped forgot for whom it ended the object, and
+/// `start` did not start it again.
+#[test]
+fn who_asked_an_object_to_end_is_remembered_over_a_crash() {
+    let (mut bench, object) = host(Restart::No);
+    assert!(matches!(bench.ask(2, stop(object)), Some(Ok(_))));
+    let exit = Exit {
+        reason: ExitReason::Code(0),
+        at: UnixMillis(WALL),
+        asked: true,
+    };
+    let survivor = (object, Some(DriverReport::Exited(exit)));
+    let bench = bench.restart(|config| config.survivors = vec![survivor]);
+    let hosted = bench.kernel.objects.get(object).expect("it is kept");
+    assert!(hosted.facts.halted, "it is started again with its app");
+}
+
+/// A node that had slept through the night did in the morning what it had been asked in the evening,
+/// by callers who had been told that it did not answer.
+#[test]
+fn a_node_that_wakes_does_not_do_what_it_was_asked_before() {
+    let mut bench = Bench::new(&[2]);
+    let target = bench.app_of(1);
+    bench.ask(2, store(record(spec(&target), WALL)));
+    bench.now = bench.now + Duration::from_secs(20);
+    let call = Ask::Call(Request::StopApp(StopApp {
+        target: target.clone(),
+        grace_ms: None,
+    }));
+    assert_eq!(refused(bench.ask(2, call)), Some(ProblemCode::Busy));
+    let kept = bench.kernel.directory.get(AppId::of_name(&target));
+    assert!(kept.is_some_and(|it| !it.wanted.stopped));
+}
+
+/// That an object of an older app of the name was gone was not written down: a guardian brought it
+/// back, and nobody could be asked to forget it again.
+#[test]
+fn that_an_object_of_an_older_app_is_gone_is_written_down() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    let facts = object(7, &name, 2);
+    let gone = facts.object;
+    let mut record = record(spec(&name), WALL);
+    record.objects = vec![facts.clone()];
+    record.objects_born = record.wanted.born;
+    let app = record.app;
+    bench.ask(2, store(record));
+    let report = ObjectReport {
+        facts,
+        born: version(WALL - 1),
+        removed: true,
+    };
+    bench.tell(2, &Message::Reports(vec![report]));
+    let row = bench.rows.get(&(Table::Records, app.0.to_vec()));
+    let kept: AppRecord = wire::disk::unseal(row.expect("kept")).expect("sealed");
+    assert!(!kept.objects.iter().any(|it| it.object == gone));
+}
+
+/// A word that an answer takes longer came back from a broken link, was sent again half a minute
+/// later, and put off the end of a question whose answer had been lost.
+#[test]
+fn that_an_answer_takes_longer_is_not_said_again_later() {
+    let mut bench = Bench::new(&[2]);
+    let target = bench.app_of(1);
+    let mut kept = record(spec(&target), WALL);
+    kept.objects = vec![object(7, &target, 2)];
+    bench.ask(2, store(kept));
+    let remove = Ask::Call(Request::Remove(Remove {
+        target,
+        force: true,
+    }));
+    let answer = bench.ask(2, remove);
+    assert!(matches!(answer, Some(Ok(Answer::Later { .. }))));
+    let message = Message::Answer {
+        question: bench.questions,
+        answer: Box::new(answer.expect("just seen")),
+    };
+    bench.outputs.clear();
+    let (to, bytes) = (node(2), wire::encode(&message).expect("encodes"));
+    bench.happen(Input::Undelivered { to, bytes });
+    bench.pass(4);
+    assert!(!bench.messages(2).contains(&message));
+}
+
+/// Two nodes that did not see each other each ran an app of one name. The caller of the one that lost
+/// heard that it ran, with the objects of the other.
+#[test]
+fn a_run_whose_name_became_another_apps_says_so_and_leaves_that_alone() {
+    let mut bench = Bench::new(&[2]);
+    let name = bench.app_of(1);
+    let app = AppId::of_name(&name);
+    let mut old = record(spec(&name), WALL - 1);
+    old.wanted.spec = None;
+    bench.ask(2, store(old));
+    let call = bench.call(Run {
+        spec: spec(&name),
+        attach: false,
+    });
+    assert_eq!(bench.reply(call), None, "the program does not run yet");
+    let mut other = record(spec(&name), WALL + 60_000);
+    other.objects = vec![object(7, &name, 2)];
+    other.objects_born = other.wanted.born;
+    bench.ask(2, store(other));
+    let code = bench.reply(call).and_then(|it| it.err()).map(|it| it.code);
+    assert_eq!(code, Some(ProblemCode::Conflict));
+    let kept = bench.kernel.directory.get(app);
+    assert!(kept.is_some_and(|it| it.wanted.spec.is_some()));
 }
 
 /// A caller whose node was removed meanwhile heard that it had been forbidden what others did.

@@ -17,10 +17,11 @@ use wire::call::{
     Affected, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait, Waited,
 };
 use wire::fact::{ObjectFacts, Phase};
-use wire::id::{AppId, NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{AppRecord, Message};
 
 use super::{Kernel, Origin, Task, Wish};
+use crate::calls::name_taken;
 use crate::instant::Instant;
 use crate::supervisor::Trouble;
 
@@ -42,8 +43,9 @@ pub(crate) struct Waiter {
 /// Which call made an app start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartedBy {
-    /// `app/run`; `attach` is answered before its programs run.
-    Run { attach: bool },
+    /// `app/run`; `attach` is answered before its programs run. The name may be another app's by
+    /// then: `born` tells them apart.
+    Run { attach: bool, born: Version },
     /// `app/start`.
     Start,
     /// `app/scale`.
@@ -148,6 +150,11 @@ impl Kernel {
         by: StartedBy,
     ) -> Option<Result<Response, Problem>> {
         let spec = record.wanted.spec.as_ref()?;
+        if let StartedBy::Run { born, .. } = by
+            && born != record.wanted.born
+        {
+            return Some(Err(name_taken(&spec.name)));
+        }
         match self.supervision.trouble(record.app) {
             Some(Trouble::NoFit(why)) => {
                 let detail = alloc::format!("no node fits {}: {why}", spec.name);
@@ -169,7 +176,7 @@ impl Kernel {
             let started = Started { app, name, objects };
             return self.is_safe(app).then_some(Ok(Response::Scale(started)));
         }
-        let attach = by == StartedBy::Run { attach: true };
+        let attach = matches!(by, StartedBy::Run { attach: true, .. });
         let mut objects = Vec::new();
         for index in 0..spec.replicas {
             let mut slot = record.objects.iter().filter(|it| it.index == index);
@@ -202,7 +209,17 @@ impl Kernel {
 
     /// A new app that could not be started is not kept.
     fn undo_failed_start(&mut self, waiter: &Waiter, result: &Result<Response, Problem>) {
-        if result.is_err() && matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
+        if result.is_err() {
+            self.undo_run(waiter);
+        }
+    }
+
+    /// Nobody wants the app that this call made; another of its name stays.
+    fn undo_run(&mut self, waiter: &Waiter) {
+        let record = self.directory.get(waiter.app);
+        if let WaitFor::Started(StartedBy::Run { born, .. }) = waiter.until
+            && record.is_some_and(|record| record.wanted.born == born)
+        {
             self.forget_app(waiter.app);
         }
     }
@@ -272,6 +289,7 @@ impl Kernel {
             | Task::SeatTaken(_)
             | Task::Seat { .. }
             | Task::Renew { .. }
+            | Task::Reseated(_)
             | Task::Forget => false,
         };
         for (question, node) in self.questions.find(is_its) {
@@ -292,9 +310,7 @@ impl Kernel {
             return before != after || never_made;
         };
         let waiter = self.waiters.swap_remove(at);
-        if matches!(waiter.until, WaitFor::Started(StartedBy::Run { .. })) {
-            self.forget_app(waiter.app);
-        }
+        self.undo_run(&waiter);
         true
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Effects {
 enum Notice {
     Up(Id),
     Down(Id),
+    /// It is up under another boot than before, and was not held as down in between.
+    Anew(Id),
     Connected,
     Alone,
     /// This node is held as down by others.
@@ -49,7 +51,8 @@ impl Runtime<Id> for Effects {
             Notification::Active => Notice::Connected,
             Notification::Idle => Notice::Alone,
             Notification::Defunct => Notice::Lost,
-            Notification::Rename(_, _) | Notification::Rejoin(_) => return,
+            Notification::Rename(_, id) => Notice::Anew(*id),
+            Notification::Rejoin(_) => return,
         };
         self.notices.push(notice);
     }
@@ -98,6 +101,7 @@ impl Membership {
             match notice {
                 Notice::Up(id) => self.came_up(now, id.node),
                 Notice::Down(id) => self.went_down(now, id),
+                Notice::Anew(id) => self.events.push_back(Event::Anew(id.node)),
                 Notice::Connected => self.sync_soon(now),
                 Notice::Alone => {
                     self.eager_rounds_left = REJOIN_EAGER;

@@ -423,6 +423,7 @@ impl Simulation {
                     self.add(now + Duration::from_millis(20), What::Reserved(id, until));
                 }
                 Event::Up(subject) => self.note(id, subject, Sight::Up),
+                Event::Anew(_) => {}
                 Event::Unreachable(subject) => self.note(id, subject, Sight::Unreachable),
                 Event::Left(subject) => self.note(id, subject, Sight::Left),
                 Event::Gone(subject) => self.note(id, subject, Sight::Gone),

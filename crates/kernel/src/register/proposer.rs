@@ -31,7 +31,7 @@ pub(crate) enum Change {
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
-    /// It was chosen. New seats begin with it, under the ballot zero.
+    /// It was chosen. New seats begin with its tenancy, under the ballot zero.
     Chosen(Title),
     /// An object that would lose its slot may still run, for so long.
     Held { by_ms: u32 },
@@ -216,12 +216,12 @@ impl Proposer {
             self.accept(tenancy);
             return None;
         };
-        if next.tenancy.generation == generation {
-            return Some(Outcome::Chosen(next));
-        }
-        let is_mine = matches!(&self.change, Change::Seat(seats) if *seats == next.tenancy.seats);
+        let is_mine = match &self.change {
+            Change::Place { .. } => next.tenancy.generation == generation,
+            Change::Seat(seats) => *seats == next.tenancy.seats,
+        };
         if is_mine {
-            return Some(Outcome::Chosen(began(&next.tenancy)));
+            return Some(Outcome::Chosen(next));
         }
         self.first = next.tenancy;
         self.ballot.round += 1;

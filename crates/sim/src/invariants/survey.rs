@@ -7,9 +7,10 @@ use std::time::Duration;
 use wire::call::{AppList, Apps, Inspect, Inspection, NodeList, Nodes, ProblemCode, Response};
 use wire::disk::Table;
 use wire::fact::ObjectFacts;
-use wire::id::{NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId};
 use wire::peer::AppRecord;
 use wire::spec::{AppSpec, Restart};
+use wire::tenancy::{StoredSeat, majority};
 
 use super::one_run::JOB;
 use crate::world::{Call, MachineId, Outcome, World};
@@ -134,6 +135,8 @@ pub struct Survey {
     pub running: Vec<Running>,
     /// Records that are durable on members that are up.
     pub records: Vec<(MachineId, AppRecord)>,
+    /// The same of votes on apps that never run twice, by their numbers.
+    pub seats: BTreeMap<u64, StoredSeat>,
 }
 
 impl Survey {
@@ -177,6 +180,7 @@ impl Survey {
             inspections: BTreeMap::new(),
             running: running(world, &up),
             records: records(world, &up),
+            seats: seats(world, &up),
             expected,
         };
         for (machine, nodes, apps, inspections) in asked {
@@ -227,6 +231,28 @@ impl Survey {
                 is_still && (stopped || (have_run && !kind.lasts()))
             }
         }
+    }
+
+    /// Whether an app never runs twice, and so not at all now: most of those who vote on it are not
+    /// up.
+    #[must_use]
+    pub fn lacks_votes(&self, name: &str) -> bool {
+        let app = AppId::of_name(name);
+        let mut records = self.records.iter().map(|(_, record)| record);
+        let Some(record) = records.find(|record| record.app == app) else {
+            return false;
+        };
+        let votes = self.seats.values();
+        let of_it = votes.filter(|it| it.app == app && it.born == record.wanted.born);
+        let known = of_it.filter_map(|it| it.first.as_ref());
+        let newest = known
+            .chain(&record.wanted.tenancy)
+            .max_by_key(|tenancy| tenancy.generation);
+        newest.is_some_and(|tenancy| {
+            let seats = tenancy.seats.iter();
+            let present = seats.filter(|seat| self.seats.contains_key(&seat.number));
+            present.count() < majority(tenancy.seats.len())
+        })
     }
 
     /// Apps that have done their work and are to remove themselves.
@@ -365,4 +391,13 @@ fn inspection_of(outcome: &Outcome) -> Result<Option<Inspection>, String> {
             Ok(_) => Err("an answer to another call".to_string()),
         },
     }
+}
+
+fn seats(world: &World, up: &[MachineId]) -> BTreeMap<u64, StoredSeat> {
+    let rows = up.iter().flat_map(|machine| world.rows(*machine));
+    let seat = |(table, key, value): (Table, Vec<u8>, Vec<u8>)| {
+        let key = key.try_into().ok().filter(|_| table == Table::Seats)?;
+        Some((u64::from_be_bytes(key), wire::disk::unseal(&value).ok()?))
+    };
+    rows.filter_map(seat).collect()
 }

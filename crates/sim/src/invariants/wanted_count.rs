@@ -3,7 +3,8 @@
 //! "Keeps the wanted count alive by itself; after it heals the surplus is retired" (`DESIGN.md`
 //! section 3, `--on-partition available`): every slot of an app that is to run has one living
 //! object, which may be waiting to be started again, and a stopped app has none. What runs once has
-//! an object that runs or has run. A slot may be empty when nobody can take its object.
+//! an object that runs or has run. A slot may be empty when nobody can take its object, or when it
+//! never runs twice and most of those who vote on it are away.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,7 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
             return Err(format!("{name}/{index} has {} objects", objects.len()));
         }
         if let Some(index) = missing(survey, name)
+            && !survey.lacks_votes(name)
             && let Some((_, inspection)) = survey.described(name).next()
             && let Some(node) = taker(survey, &inspection.spec)
         {

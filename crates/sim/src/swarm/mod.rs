@@ -327,8 +327,12 @@ impl Run {
                 self.world.start(machine);
             }
         }
-        // Whoever was on its way into the cloud, perhaps admitted and not told, tries again.
         self.world.pass(MEETING);
+        self.let_in()
+    }
+
+    /// Whoever was on its way into the cloud, perhaps admitted and not told, tries again.
+    fn let_in(&mut self) -> Result<(), Vec<String>> {
         let outside: Vec<MachineId> = self
             .world
             .machines()
@@ -380,6 +384,7 @@ impl Run {
             let taken = self.world.now().since(begin);
             if taken > MEETING && !std::mem::replace(&mut is_tidy, true) {
                 self.trouble.tidy(&mut self.world);
+                self.let_in()?;
             }
             let view = self.look();
             self.model.collect(&mut self.world, view);

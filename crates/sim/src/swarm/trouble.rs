@@ -30,6 +30,8 @@ pub(super) struct Trouble {
     seen: Instant,
     /// No clock was set.
     pub(super) is_steady: bool,
+    /// A machine joined while others were away.
+    has_joined: bool,
     /// What machines join with.
     pub(super) ticket: String,
     /// See [`super::Options::bad_days`].
@@ -44,6 +46,7 @@ impl Trouble {
             removed: BTreeSet::new(),
             seen: Instant::from_micros(0),
             is_steady: true,
+            has_joined: false,
             ticket: String::new(),
             bad_days,
         }
@@ -157,12 +160,18 @@ impl Trouble {
             let hardware = some_hardware(world);
             let joiner = world.add(hardware);
             world.join(joiner, &self.ticket);
+            self.has_joined = true;
         }
     }
 
-    /// What people do after a heal: every node takes objects again. And nobody may have been told
-    /// whether a removal was done: it is asked for again.
+    /// What people do after a heal: every node takes objects again, and those who have let others in
+    /// are back, for perhaps nobody else knows of that. And nobody may have been told whether a
+    /// removal was done: it is asked for again.
     pub(super) fn tidy(&self, world: &mut World) {
+        if self.has_joined {
+            let all = world.machines().filter(|it| !self.removed.contains(it));
+            all.for_each(|it| world.start(it));
+        }
         let up: Vec<MachineId> = world
             .machines()
             .filter(|it| world.is_up(*it) && !self.removed.contains(it))

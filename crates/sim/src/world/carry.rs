@@ -52,6 +52,10 @@ impl World {
                 it.expelled.insert(node);
             }
             Output::Event(event) => {
+                // Who was removed is heard by nobody, whatever it has to say.
+                if event.kind == "node.removed" {
+                    self.blind_at = self.now;
+                }
                 self.note(machine, &event.kind, &event.subject, &event.message);
             }
             Output::Alarm { name, detail } => self.note(machine, "alarm", name, &detail),

@@ -2,7 +2,7 @@
 
 use wire::fact::{ExitReason, ObjectFacts, Phase};
 use wire::id::UnixMillis;
-use wire::spec::Restart;
+use wire::spec::{OnPartition, Restart};
 
 const UNITS: [(&str, u64); 5] = [
     ("PiB", 1 << 50),
@@ -138,6 +138,16 @@ pub(crate) fn since(object: &ObjectFacts) -> UnixMillis {
         Phase::Starting => None,
     };
     moment.unwrap_or(object.created)
+}
+
+/// What an app does when the network is cut, as it is written; nothing for what is usual.
+pub(crate) fn on_partition(policy: OnPartition) -> String {
+    match policy {
+        OnPartition::Available => String::new(),
+        OnPartition::Once { takeover_ms } => {
+            format!("once, elsewhere within {}", span(takeover_ms.into()))
+        }
+    }
 }
 
 /// A restart policy as it is written.

@@ -88,6 +88,7 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("user", spec.program.user.as_deref().unwrap_or_default())
         .line("ports", human::pairs(&spec.ports, ':'))
         .line("restart", human::restart(spec.restart))
+        .line("partition", human::on_partition(spec.on_partition))
         .line("stop", grace)
         .line(
             "cores",

@@ -1,11 +1,9 @@
 //! `welkin logs`: what programs wrote, all objects of an app merged by time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use clap::Args;
 use client::CallError;
-use tokio::time::{Instant, sleep_until, timeout_at};
 use wire::call::{Locate, Located, ProblemCode};
 use wire::fact::ObjectFacts;
 use wire::id::ObjectId;
@@ -13,17 +11,12 @@ use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
 use crate::failure::{EXIT_FAILED, Failure};
+use crate::follow::{Following, Wanted};
 use crate::lines::{Line, Lines};
-use crate::merge::{Entry, Merge, Said};
+use crate::merge::Said;
 use crate::output::human;
 use crate::output::style::{Style, paint};
 use crate::{flags, manual, output, parse};
-
-/// How often it is looked for new objects of an app that is followed.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How long it may be unknown which objects there are: a node that is started again, a cloud that
-/// finds a new supervisor.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Show what programs wrote
 ///
@@ -61,199 +54,94 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
         output::hint(context.screen, &format!("welkin explain {}", located.name));
         return Ok(0);
     }
-    let mut reading = Reading::new(arguments, context);
-    reading.add(&located.objects);
+    let mut shown = Shown {
+        arguments,
+        context,
+        labels: BTreeMap::new(),
+        lines: Lines::default(),
+    };
+    shown.note(&located.objects);
+    let mut reading = Following::new(context, arguments.follow);
+    reading.add(wanted(arguments, &located.objects));
+    // An app that was scaled or moved has new objects; one that was removed has none.
+    let look = async || match locate(arguments, context).await {
+        Ok(located) => Ok(located.objects),
+        Err(CallError::Problem(problem)) if problem.code == ProblemCode::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Failure::from(error)),
+    };
     loop {
-        let entries = if arguments.follow {
-            reading.followed().await?
-        } else {
-            reading.merge.next().await
+        let look = async || {
+            let objects = look().await?;
+            shown.note(&objects);
+            Ok(wanted(arguments, &objects))
         };
+        let entries = reading.next(look).await?;
         if entries.is_empty() {
-            reading.finish()?;
+            shown.finish()?;
             return Ok(if reading.failed { EXIT_FAILED } else { 0 });
         }
-        for entry in entries {
-            reading.take(entry)?;
+        for (object, entry) in entries {
+            if let Said::Log(stream, bytes) = entry.what {
+                shown.take((object, stream), entry.at_us, &bytes)?;
+            }
         }
     }
 }
 
-async fn locate(arguments: &Arguments, context: &Context) -> Result<Located, Failure> {
+async fn locate(arguments: &Arguments, context: &Context) -> Result<Located, CallError> {
     let target = arguments.target.target.clone();
-    Ok(context.client.call(Locate { target }).await?)
+    context.client.call(Locate { target }).await
 }
 
-/// A log being read.
-struct Source {
-    object: ObjectId,
-    /// The name of the object.
-    label: String,
-    index: u32,
-    /// When what was shown last was written, in microseconds since 1970.
-    last_us: u64,
+/// The logs of these objects.
+fn wanted(arguments: &Arguments, objects: &[ObjectFacts]) -> Vec<Wanted<ObjectId>> {
+    let wanted = objects.iter().map(|object| Wanted {
+        key: object.object,
+        open: Open {
+            node: object.node,
+            object: object.object,
+            what: What::Logs {
+                follow: arguments.follow,
+                tail_lines: arguments.tail.filter(|lines| *lines < u64::MAX),
+                since_ms: arguments.since,
+            },
+        },
+        breaks_off: format!("the log of {} breaks off", object_name(object)),
+        goes_on: object.phase.is_alive(),
+    });
+    wanted.collect()
 }
 
-/// Logs being read and shown.
-struct Reading<'a> {
+/// Logs being shown.
+struct Shown<'a> {
     arguments: &'a Arguments,
     context: &'a Context,
-    merge: Merge,
-    sources: BTreeMap<usize, Source>,
-    /// Objects whose log broke off, and when: to be opened again.
-    broken: BTreeMap<ObjectId, u64>,
-    /// When it was looked for new objects.
-    looked: Instant,
-    /// Since when it is not known which there are.
-    lost: Option<Instant>,
+    /// The names and indices of all objects that there were.
+    labels: BTreeMap<ObjectId, (String, u32)>,
     lines: Lines,
-    failed: bool,
 }
 
-impl<'a> Reading<'a> {
-    fn new(arguments: &'a Arguments, context: &'a Context) -> Self {
-        Self {
-            arguments,
-            context,
-            merge: Merge::new(&context.client, arguments.follow),
-            sources: BTreeMap::new(),
-            broken: BTreeMap::new(),
-            looked: Instant::now(),
-            lost: None,
-            lines: Lines::default(),
-            failed: false,
-        }
+impl Shown<'_> {
+    fn note(&mut self, objects: &[ObjectFacts]) {
+        let labels = objects
+            .iter()
+            .map(|it| (it.object, (object_name(it), it.index)));
+        self.labels.extend(labels);
     }
 
-    /// Opens the logs of the objects that are not read yet, and those that broke off.
-    fn add(&mut self, objects: &[ObjectFacts]) {
-        for object in objects {
-            let broke_off_us = self.broken.remove(&object.object);
-            let is_known = self.sources.values().any(|it| it.object == object.object);
-            if is_known && broke_off_us.is_none() {
-                continue;
-            }
-            let again_ms = broke_off_us.map(|at_us| at_us / 1000 + 1);
-            let tail = self.arguments.tail.filter(|_| again_ms.is_none());
-            let number = self.merge.add(Open {
-                node: object.node,
-                object: object.object,
-                what: What::Logs {
-                    follow: self.arguments.follow,
-                    tail_lines: tail.filter(|lines| *lines < u64::MAX),
-                    since_ms: again_ms.or(self.arguments.since),
-                },
-            });
-            let source = Source {
-                object: object.object,
-                label: object_name(object),
-                index: object.index,
-                last_us: broke_off_us.unwrap_or(0),
-            };
-            self.sources.insert(number, source);
+    fn take(&mut self, source: (ObjectId, u8), at_us: u64, bytes: &[u8]) -> Result<(), Failure> {
+        if self.is_raw() {
+            return output::write(bytes);
         }
-    }
-
-    /// What comes next; empty once nothing of the app lives any more.
-    async fn followed(&mut self) -> Result<Vec<Entry>, Failure> {
-        let mut is_waiting = !self.broken.is_empty();
-        loop {
-            let due = self.looked + LOOK_AGAIN;
-            if self.merge.living() > 0 {
-                if Instant::now() < due
-                    && let Ok(entries) = timeout_at(due, self.merge.next()).await
-                {
-                    return Ok(entries);
-                }
-            } else if is_waiting {
-                sleep_until(due).await;
-            }
-            self.looked = Instant::now();
-            // An app that was scaled or moved has new objects; one that was removed has none.
-            if let Some(objects) = self.look().await? {
-                self.add(&objects);
-                if self.merge.living() == 0 && !objects.iter().any(|it| it.phase.is_alive()) {
-                    return Ok(Vec::new());
-                }
-            }
-            is_waiting = true;
-        }
-    }
-
-    /// The objects of the app; `None` when it cannot be known now, of which the reader is told once.
-    async fn look(&mut self) -> Result<Option<Vec<ObjectFacts>>, Failure> {
-        let target = self.arguments.target.target.clone();
-        let error = match self.context.client.call(Locate { target }).await {
-            Ok(located) => {
-                self.lost = None;
-                return Ok(Some(located.objects));
-            }
-            Err(CallError::Problem(problem)) if problem.code == ProblemCode::NotFound => {
-                return Ok(Some(Vec::new()));
-            }
-            Err(error) => error,
-        };
-        match self.lost {
-            None => {
-                let failure = Failure::from(error);
-                let text = format!("it is not known what else is written: {}", failure.detail);
-                output::warn(self.context.screen, &text);
-                self.lost = Some(Instant::now());
-            }
-            // What can still be read goes on.
-            Some(since) if self.merge.living() == 0 && since.elapsed() > PATIENCE => {
-                return Err(error.into());
-            }
-            Some(_) => {}
-        }
-        Ok(None)
-    }
-
-    fn take(&mut self, entry: Entry) -> Result<(), Failure> {
-        match entry.what {
-            Said::Log(stream, bytes) => {
-                if let Some(source) = self.sources.get_mut(&entry.source) {
-                    source.last_us = entry.at_us;
-                }
-                if self.is_raw() {
-                    return output::write(&bytes);
-                }
-                let source = (entry.source, stream);
-                for line in self.lines.feed(source, entry.at_us, &bytes) {
-                    self.show(entry.source, &line)?;
-                }
-            }
-            Said::Failed(failure) => self.note_failure(entry.source, &failure),
-            Said::Event(_) | Said::Ended => {}
+        for line in self.lines.feed(source, at_us, bytes) {
+            self.show(source.0, &line)?;
         }
         Ok(())
     }
 
-    fn note_failure(&mut self, source: usize, failure: &Failure) {
-        let Some(source) = self.sources.get(&source) else {
-            return;
-        };
-        // Whoever follows is told once, and goes on when the node is back.
-        let object = source.object;
-        let tries = self
-            .sources
-            .values()
-            .filter(|it| it.object == object)
-            .count();
-        if tries == 1 {
-            let text = format!("the log of {} breaks off: {}", source.label, failure.detail);
-            output::warn(self.context.screen, &text);
-        }
-        if self.arguments.follow {
-            self.broken.insert(object, source.last_us);
-        } else {
-            self.failed = true;
-        }
-    }
-
     fn finish(&mut self) -> Result<(), Failure> {
-        for ((source, _stream), line) in self.lines.finish() {
-            self.show(source, &line)?;
+        for ((object, _stream), line) in self.lines.finish() {
+            self.show(object, &line)?;
         }
         Ok(())
     }
@@ -264,17 +152,18 @@ impl<'a> Reading<'a> {
     }
 
     fn has_prefix(&self) -> bool {
-        let objects: BTreeSet<&String> = self.sources.values().map(|it| &it.label).collect();
-        !self.arguments.no_prefix && objects.len() > 1
+        let mut labels = self.labels.values().map(|(label, _)| label);
+        let first = labels.next();
+        !self.arguments.no_prefix && labels.any(|label| Some(label) != first)
     }
 
-    fn show(&self, source: usize, line: &Line) -> Result<(), Failure> {
+    fn show(&self, object: ObjectId, line: &Line) -> Result<(), Failure> {
         let mut bytes = Vec::with_capacity(line.bytes.len() + 64);
-        if let Some(source) = self.sources.get(&source).filter(|_| self.has_prefix()) {
-            let widths = self.sources.values().map(|it| it.label.len());
+        if let Some((label, index)) = self.labels.get(&object).filter(|_| self.has_prefix()) {
+            let widths = self.labels.values().map(|(label, _)| label.len());
             let width = widths.max().unwrap_or(0);
-            let mark = format!("{:<width$} |", source.label);
-            let style = Style::Distinct(source.index);
+            let mark = format!("{label:<width$} |");
+            let style = Style::Distinct(*index);
             bytes.extend_from_slice(self.painted(style, &mark).as_bytes());
             bytes.push(b' ');
         }

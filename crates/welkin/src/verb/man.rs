@@ -103,11 +103,17 @@ fn page(command: &Command, name: &str) -> Result<Vec<u8>, Failure> {
 /// What every page ends with.
 fn closing_sections(name: &str, help: &str) -> Roff {
     let mut roff = Roff::new();
-    roff.control("SH", ["EXIT STATUS"]);
-    for (code, meaning) in manual::exit_status(name) {
-        roff.control("TP", []);
-        roff.text([bold(*code)]);
-        roff.text([roman(*meaning)]);
+    let sections = [
+        ("EXIT STATUS", manual::exit_status(name)),
+        ("FILES", manual::files(name)),
+    ];
+    for (title, entries) in sections.iter().filter(|(_, entries)| !entries.is_empty()) {
+        roff.control("SH", [*title]);
+        for (entry, meaning) in *entries {
+            roff.control("TP", []);
+            roff.text([bold(*entry)]);
+            roff.text([roman(*meaning)]);
+        }
     }
     roff.control("SH", ["EXAMPLES"]);
     for (example, about) in manual::examples(help) {

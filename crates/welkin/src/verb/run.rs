@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use wire::call::{Run, Started};
 use wire::fact::ObjectFacts;
-use wire::spec::{AppSpec, Constraint, Placement, Resources, Restart, Stop};
+use wire::spec::{AppSpec, Constraint, OnPartition, Placement, Resources, Restart, Stop};
 use wire::stream::{Open, What};
 
 use crate::context::{Context, object_name};
@@ -60,6 +60,12 @@ struct Shape {
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart,
         add = ArgValueCompleter::new(completion::restarts))]
     restart: Restart,
+    /// What each side does when the network is cut: available (each keeps it running) or once (it
+    /// never runs twice), once:30s (so long until it runs elsewhere when its machine has died).
+    #[arg(long, value_name = "POLICY", default_value = "available",
+        value_parser = parse::on_partition,
+        add = ArgValueCompleter::new(completion::partition_policies))]
+    on_partition: OnPartition,
     /// Cores for each object, such as 0.5; what is left over when absent.
     #[arg(long, value_name = "CORES", value_parser = parse::cores)]
     cpu: Option<u32>,
@@ -137,7 +143,7 @@ fn spec(arguments: &Arguments) -> AppSpec {
             grace_ms: grace_ms.unwrap_or(stop.grace_ms),
         },
         remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
-        on_partition: wire::spec::OnPartition::Available,
+        on_partition: shape.on_partition,
     }
 }
 

@@ -870,7 +870,7 @@ fn a_followed_log_outlives_a_node_that_cannot_say_what_there_is() {
     assert_eq!((code, out.as_str()), (0, "one\n"));
     assert_eq!(
         err,
-        "note: it is not known what else is written: nobody knows\n"
+        "note: it is not known what else there is: nobody knows\n"
     );
 }
 
