@@ -2,9 +2,8 @@
 //!
 //! Only by a group on v2, which every kernel that we support has, beside the controllers of v1
 //! too. What it has stopped still dies when it is killed, and so with its shim. What the freezer of
-//! v1 has stopped dies only once it is let go: an object whose shim was killed would be left, and
-//! one that is to be killed could do something on its way. Where there is no group on v2, an
-//! object is killed when it should have been frozen.
+//! v1 has stopped dies only once it is let go: an object whose shim was killed would be left for
+//! ever. Where there is no group on v2, an object is killed when it should have been frozen.
 
 use std::fs::{File, OpenOptions};
 use std::io;

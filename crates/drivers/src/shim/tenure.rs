@@ -12,6 +12,7 @@
 //! one system call, which needs no memory, no disk and no daemon: writing a byte into an open
 //! file, or killing init, which takes all others in its pid namespace with it.
 
+use std::io;
 use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
@@ -70,25 +71,24 @@ impl Keeper {
         })
     }
 
-    /// Does what is due. False when the object has no right to exist any more, or its right cannot
-    /// be kept.
-    fn meet(&mut self) -> bool {
+    /// Does what is due, up to killing. False when the object has no right to exist any more.
+    fn meet(&mut self) -> io::Result<bool> {
         let now_us = clock::boot_micros();
-        let right = right(self.tenure, self.freezer.is_some(), now_us);
-        let met = match right {
-            Right::Run { until_us } => self.set_frozen(false).and_then(|()| self.wake(until_us)),
-            Right::Exist { until_us } => self.set_frozen(true).and_then(|()| self.wake(until_us)),
-            Right::Nothing => return false,
-        };
-        if let Err(error) = &met {
-            complain(&format!(
-                "its tenure cannot be kept, so it is killed: {error}"
-            ));
+        match right(self.tenure, self.freezer.is_some(), now_us) {
+            Right::Run { until_us } => {
+                self.set_frozen(false)?;
+                self.wake(until_us)?;
+            }
+            Right::Exist { until_us } => {
+                self.set_frozen(true)?;
+                self.wake(until_us)?;
+            }
+            Right::Nothing => return Ok(false),
         }
-        met.is_ok()
+        Ok(true)
     }
 
-    fn set_frozen(&mut self, is_frozen: bool) -> std::io::Result<()> {
+    fn set_frozen(&mut self, is_frozen: bool) -> io::Result<()> {
         match &self.freezer {
             Some(freezer) if is_frozen && !self.is_frozen => freezer.freeze()?,
             Some(freezer) if !is_frozen && self.is_frozen => freezer.thaw()?,
@@ -99,7 +99,7 @@ impl Keeper {
     }
 
     /// Sets the timer, which also takes back that it has fired.
-    fn wake(&self, at_us: u64) -> std::io::Result<()> {
+    fn wake(&self, at_us: u64) -> io::Result<()> {
         let at = TimeSpec::from_duration(Duration::from_micros(at_us));
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
         Ok(self.timer.set(Expiration::OneShot(at), flags)?)
@@ -122,16 +122,19 @@ impl Shim {
         let Some(keeper) = &mut self.keeper else {
             return;
         };
-        let may_exist = match self.phase {
+        let met = match self.phase {
             Phase::Preparing | Phase::Running | Phase::Stopping => keeper.meet(),
-            Phase::Ending | Phase::Exited | Phase::Ended => false,
+            Phase::Ending | Phase::Exited | Phase::Ended => Ok(false),
         };
-        if may_exist {
+        if matches!(met, Ok(true)) {
             return;
         }
-        self.end(ExitReason::Lapsed);
         // It can only fail for a timer that is none.
-        let _silent = self.keeper.as_ref().map(|keeper| keeper.timer.unset());
+        let _silent = keeper.timer.unset();
+        self.end(ExitReason::Lapsed);
+        if let Err(error) = met {
+            complain(&format!("its tenure could not be kept: {error}"));
+        }
     }
 
     /// Whether it stands still and does nothing that it is asked.

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use drivers::exec;
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use wire::driver::{Launch, ShimRequest, Tenure};
@@ -142,16 +144,23 @@ impl Pace {
         eventually("the other program counts on", || count() >= until);
     }
 
-    /// Waits until an object says nothing any more, and returns what it has said last.
+    /// Waits until the kernel says that an object stands still, and checks that it does. Returns
+    /// what it has said last.
     fn frozen(&self, object: &Object, name: &str) -> (u64, u64) {
-        let mut last = said(object, name);
-        eventually("it stands still", || {
-            self.wait();
-            let before = std::mem::replace(&mut last, said(object, name));
-            before == last
-        });
+        eventually("it stands still", || is_frozen(object));
+        let last = said(object, name);
+        self.wait();
+        assert_eq!(said(object, name), last);
         last.unwrap()
     }
+}
+
+/// Whether the kernel says that everything in an object stands still, and that there is something.
+fn is_frozen(object: &Object) -> bool {
+    let events = |group: &PathBuf| fs::read_to_string(group.join("cgroup.events"));
+    let groups = object.groups();
+    let mut all = groups.iter().filter_map(|group| events(group).ok());
+    all.any(|events| events.contains("populated 1") && events.contains("frozen 1"))
 }
 
 fn check_in_time(last: (u64, u64), tenure: Tenure) {
@@ -219,14 +228,8 @@ fn never_begins(driver: &Driver) {
     let pace = Pace::new(driver);
     let script = format!("{COUNT}{FOREVER}");
     let object = driver.start(python(&script, Some(tenure(0, FAR_MS))));
-    let frozen = || {
-        let groups = object.groups();
-        let events = |group: &std::path::PathBuf| fs::read_to_string(group.join("cgroup.events"));
-        let mut all = groups.iter().filter_map(|group| events(group).ok());
-        all.any(|events| events.contains("populated 1") && events.contains("frozen 1"))
-    };
     eventually("what should start it stands still", || {
-        object.directory.join("cgroups").exists() && frozen()
+        object.directory.join("cgroups").exists() && is_frozen(&object)
     });
     pace.wait();
     assert_eq!(said(&object, "count"), None);
@@ -456,22 +459,33 @@ fn full_disk(driver: &Driver) {
     assert!(now_us < soon.kill_at_us + LATE_US);
 }
 
-// Whoever hears that it has ended may start the next one.
+// Whoever hears that it has ended may start the next one. What is traced, if only by a test, is not
+// gone before its tracer has seen it die.
 fn said_last(driver: &Driver) {
-    let script = format!(
-        "{COUNT}
+    let script = "
+import os, sys, time
 if os.fork() == 0:
-    large = bytearray(b'x') * (150 << 20)
-    step()
     time.sleep(600)
-while page[:8] == bytes(8):
+while not os.path.exists('/tmp/end'):
     time.sleep(0.001)
-sys.exit(3)"
-    );
-    let object = driver.start(python(&script, Some(tenure(FAR_MS, FAR_MS))));
-    assert_eq!(object.watch().exit(), ExitReason::Code(3));
-    assert_eq!(marked(&object), Vec::<i32>::new());
-    assert!(said(&object, "count").is_some());
+sys.exit(3)
+";
+    let object = driver.start(python(script, Some(tenure(FAR_MS, FAR_MS))));
+    let mut watcher = object.watch();
+    let main = i32::try_from(object.running().0).unwrap();
+    let child = || marked(&object).into_iter().find(|pid| *pid != main);
+    eventually("it has a child", || child().is_some());
+    let child = child().unwrap();
+    let traced = Pid::from_raw(child);
+    ptrace::seize(traced, ptrace::Options::empty()).unwrap();
+    fs::write(object.directory.join("scratch/tmp/end"), "").unwrap();
+    eventually("what it left is killed", || !is_alive(child));
+    // Init has said before how it ended; the shim has heard that before it answers.
+    object.usage();
+    assert_eq!(exec::read_exit(&object.directory).unwrap(), None);
+    let died = waitpid(traced, None).unwrap();
+    assert!(matches!(died, WaitStatus::Signaled(..)), "{died:?}");
+    assert_eq!(watcher.exit(), ExitReason::Code(3));
 }
 
 fn epoch(driver: &Driver) {
