@@ -325,17 +325,17 @@ fn port_is_taken_while_stopped(restart: Restart) {
     let http = ("http".to_string(), 8000);
     let mut first = spec("first", &["serve"], restart);
     first.ports.extend([http.clone()]);
-    run(&mut world, at, first).unwrap();
+    run(&mut world, at, first).expect("there is room");
     let host = hosts(&world, "first")[0];
     let stop = StopApp {
         target: target("first"),
         grace_ms: None,
     };
-    world.ask(at, stop, SECOND * 60).unwrap();
+    world.ask(at, stop, SECOND * 60).expect("it stops");
     let mut second = spec("second", &["serve"], Restart::Always);
     second.ports.extend([http]);
     second.placement.host = Some(world.name(host).to_string());
-    run(&mut world, at, second).unwrap();
+    run(&mut world, at, second).expect("the port is free");
     let start = StartApp {
         target: target("first"),
     };

@@ -135,7 +135,8 @@ impl World {
         }
     }
 
-    fn feed_now(&mut self, machine: MachineId, input: Input) {
+    /// The same, when it has got to it.
+    pub(super) fn feed_now(&mut self, machine: MachineId, input: Input) {
         let now = self.now;
         let it = self.at_mut(machine);
         let Some(kernel) = &mut it.kernel else {

@@ -598,8 +598,9 @@ impl World {
         if self.random.random() {
             self.wake(machine);
         }
+        // What has waited comes before what is still to be noticed.
         for input in held {
-            self.feed(machine, input);
+            self.feed_now(machine, input);
         }
         self.wake(machine);
     }

@@ -175,6 +175,7 @@ mod tests {
               environment   MODE=x
               ports         http:8080
               restart       always
+              on partition  available
               stop          SIGTERM, then SIGKILL after 10s
               cores         0.5
               memory        128MiB

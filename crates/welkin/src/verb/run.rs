@@ -181,7 +181,8 @@ mod tests {
             "spread":true},
             "stop":{"signal":2,
             "grace_ms":2500},
-            "remove_when_done":false}"#]];
+            "remove_when_done":false,
+            "on_partition":"available"}"#]];
         expected.assert_eq(&json.replace(",\"", ",\n\""));
     }
 
