@@ -696,7 +696,7 @@ mod tests {
         check_below(
             "image = \"y\"",
             expect![
-                "3:1: there is no `image`; try one of name, run, replicas, restart, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm"
+                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm"
             ],
         );
         check_below(
