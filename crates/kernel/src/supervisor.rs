@@ -465,11 +465,8 @@ fn plan_slot(
     let spec = wanted.spec.as_ref();
     let restart = spec.map_or(Restart::No, |spec| spec.restart);
     let never_twice = spec.is_some_and(never_runs_twice);
-    let here: Vec<&ObjectFacts> = slot
-        .iter()
-        .copied()
-        .filter(|it| is_reachable(reach(it.node)))
-        .collect();
+    let is_here = |it: &&&ObjectFacts| is_reachable(reach(it.node));
+    let here: Vec<&ObjectFacts> = slot.iter().filter(is_here).copied().collect();
     let serving = here
         .iter()
         .filter(|it| it.phase.is_alive() && it.phase != Phase::Stopping);

@@ -35,6 +35,23 @@ pub(crate) struct Effect {
     problem: Option<Problem>,
 }
 
+/// A call that makes an app.
+#[derive(Debug)]
+pub(crate) enum Making {
+    Run(Box<Run>),
+    Apply(Apply),
+}
+
+impl Making {
+    /// What it is to be.
+    pub(crate) fn spec(&self) -> &AppSpec {
+        match self {
+            Self::Run(run) => &run.spec,
+            Self::Apply(apply) => &apply.spec,
+        }
+    }
+}
+
 impl Effect {
     /// Who waits for it.
     pub(crate) fn origin(&self) -> Origin {
@@ -72,8 +89,7 @@ impl Kernel {
             return self.reply(origin, Err(problem));
         }
         if term_ms(&run.spec).is_some() {
-            let spec = run.spec.clone();
-            return self.seat_new_app(origin, &spec, Request::Run(run));
+            return self.seat_new_app(origin, Making::Run(Box::new(run)));
         }
         let born = self.tick();
         self.run_seated(origin, run, born, None);
@@ -83,14 +99,13 @@ impl Kernel {
     pub(crate) fn make_seated(
         &mut self,
         origin: Origin,
-        request: Request,
+        making: Making,
         born: Version,
         tenancy: Tenancy,
     ) {
-        match request {
-            Request::Run(run) => self.run_seated(origin, run, born, Some(tenancy)),
-            Request::Apply(apply) => self.apply_seated(origin, apply, born, Some(tenancy)),
-            _ => {}
+        match making {
+            Making::Run(run) => self.run_seated(origin, *run, born, Some(tenancy)),
+            Making::Apply(apply) => self.apply_seated(origin, apply, born, Some(tenancy)),
         }
     }
 
@@ -189,8 +204,7 @@ impl Kernel {
         }
         match change {
             Change::Created if term_ms(&apply.spec).is_some() => {
-                let spec = apply.spec.clone();
-                return self.seat_new_app(origin, &spec, Request::Apply(apply));
+                return self.seat_new_app(origin, Making::Apply(apply));
             }
             Change::Created => {
                 let born = self.tick();

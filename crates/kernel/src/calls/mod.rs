@@ -22,7 +22,7 @@ use crate::world::CallId;
 
 use nodes::Change;
 
-pub(crate) use apps::{Effect, check_spec, name_taken};
+pub(crate) use apps::{Effect, Making, check_spec, name_taken};
 pub(crate) use scatter::Scatter;
 
 /// What a name on the command line means.

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use rand::RngExt;
-use wire::call::{Problem, ProblemCode, Request};
+use wire::call::{Problem, ProblemCode};
 use wire::disk::Table;
 use wire::driver::{DriverReport, Tenure};
 use wire::fact::{Exit, ExitReason};
@@ -25,6 +25,7 @@ use wire::spec::{AppSpec, OnPartition};
 use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use super::{Kernel, Origin, Task};
+use crate::calls::Making;
 use crate::directory;
 use crate::instant::Instant;
 use crate::register::{Change, Outcome, Proposer, Seats};
@@ -69,14 +70,6 @@ enum Purpose {
     Reseat,
 }
 
-/// The call that makes an app.
-#[derive(Debug)]
-struct Making {
-    origin: Origin,
-    request: Box<Request>,
-    term_ms: u32,
-}
-
 /// Seats that are being taken.
 #[derive(Debug)]
 struct Seating {
@@ -88,7 +81,7 @@ struct Seating {
     refused: Option<Problem>,
     needed: usize,
     /// Absent when the app has seats already.
-    makes: Option<Making>,
+    makes: Option<(Origin, Making)>,
 }
 
 /// How long one renewal lets an object of the app run, in thousandths of a second; absent when it
@@ -146,22 +139,13 @@ impl Kernel {
     }
 
     /// Takes the first seats of a new app; its call goes on in [`Kernel::make_seated`].
-    pub(crate) fn seat_new_app(&mut self, origin: Origin, spec: &AppSpec, request: Request) {
-        let app = AppId::of_name(&spec.name);
+    pub(crate) fn seat_new_app(&mut self, origin: Origin, making: Making) {
+        let app = AppId::of_name(&making.spec().name);
         let born = self.tick();
-        let term_ms = term_ms(spec).unwrap_or_default();
-        self.begin_seating(
-            app,
-            born,
-            Some(Making {
-                origin,
-                request: Box::new(request),
-                term_ms,
-            }),
-        );
+        self.begin_seating(app, born, Some((origin, making)));
     }
 
-    fn begin_seating(&mut self, app: AppId, born: Version, makes: Option<Making>) {
+    fn begin_seating(&mut self, app: AppId, born: Version, makes: Option<(Origin, Making)>) {
         // Two sides never both make it: each needs most of its guardians. Who stands in for one that
         // is away has to make room for it later.
         let guardians = directory::guardians(app, self.lasting());
@@ -227,16 +211,16 @@ impl Kernel {
         };
         let is_seated = seating.seats.len() >= seating.needed;
         match seating.makes {
-            Some(making) if is_seated => {
+            Some((origin, making)) if is_seated => {
                 let tenancy = Tenancy {
                     seats: seating.seats,
                     generation: 0,
-                    term_ms: making.term_ms,
+                    term_ms: term_ms(making.spec()).unwrap_or_default(),
                     homes: BTreeMap::new(),
                 };
-                self.make_seated(making.origin, *making.request, seating.born, tenancy);
+                self.make_seated(origin, making, seating.born, tenancy);
             }
-            Some(making) => {
+            Some((origin, _)) => {
                 let (has, needed) = (seating.seats.len(), seating.needed);
                 let too_few = format!(
                     "{has} of the app's guardians answer, and {needed} are needed for an app that \
@@ -244,7 +228,7 @@ impl Kernel {
                 );
                 let too_few = Problem::new(ProblemCode::Unreachable, too_few);
                 let problem = seating.refused.unwrap_or(too_few.remedy("welkin nodes"));
-                self.reply(making.origin, Err(problem));
+                self.reply(origin, Err(problem));
             }
             None if is_seated => {
                 self.once.spare.insert(seating.app, seating.seats);
@@ -259,7 +243,7 @@ impl Kernel {
         let before = self.once.seatings.len();
         let is_its = |seating: &Seating| {
             let makes = seating.makes.as_ref();
-            makes.is_some_and(|making| making.origin == origin)
+            makes.is_some_and(|(other, _)| *other == origin)
         };
         self.once.seatings.retain(|_, seating| !is_its(seating));
         self.once.seatings.len() != before
