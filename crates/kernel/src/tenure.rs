@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::id::ObjectId;
-use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
+use wire::tenancy::{Ballot, Claim, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use crate::instant::Instant;
 
@@ -35,12 +35,13 @@ const KILL_TENTHS: u32 = 9;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Tenures {
     tenures: BTreeMap<ObjectId, Tenure>,
-    asks: VecDeque<(ObjectId, Seat, SeatAsk)>,
+    asks: VecDeque<(Claim, Seat, SeatAsk)>,
     events: VecDeque<Event>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Tenure {
+    claim: Claim,
     title: Title,
     /// When the last renewal was sent that each seat has granted.
     granted: BTreeMap<Seat, Instant>,
@@ -67,9 +68,15 @@ pub(crate) enum Event {
 }
 
 impl Tenures {
-    /// Seeks the right for an object, from now on.
-    pub(crate) fn hold(&mut self, now: Instant, object: ObjectId, title: Title) {
-        self.tenures.entry(object).or_insert(Tenure {
+    /// Whether the right is sought for the object.
+    pub(crate) fn seeks(&self, object: ObjectId) -> bool {
+        self.tenures.contains_key(&object)
+    }
+
+    /// Seeks the right for an object, from now on. The number of a claim is never used again.
+    pub(crate) fn hold(&mut self, now: Instant, claim: Claim, title: Title) {
+        self.tenures.entry(claim.object).or_insert(Tenure {
+            claim,
             title,
             granted: BTreeMap::new(),
             superseded: BTreeMap::new(),
@@ -83,10 +90,10 @@ impl Tenures {
         let Some(tenure) = self.tenures.remove(&object) else {
             return;
         };
-        self.asks.retain(|(other, _, _)| *other != object);
+        let claim = tenure.claim;
+        self.asks.retain(|(other, _, _)| *other != claim);
         for seat in tenure.title.tenancy.seats {
-            self.asks
-                .push_back((object, seat, SeatAsk::Release(object)));
+            self.asks.push_back((claim, seat, SeatAsk::Release(claim)));
         }
     }
 
@@ -102,7 +109,7 @@ impl Tenures {
     }
 
     /// What is to be asked of a seat, now.
-    pub(crate) fn poll_ask(&mut self) -> Option<(ObjectId, Seat, SeatAsk)> {
+    pub(crate) fn poll_ask(&mut self) -> Option<(Claim, Seat, SeatAsk)> {
         self.asks.pop_front()
     }
 
@@ -112,14 +119,13 @@ impl Tenures {
 
     /// Asks for the renewals that are due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for (object, tenure) in &mut self.tenures {
+        for tenure in self.tenures.values_mut() {
             if tenure.renew_at > now {
                 continue;
             }
             tenure.renew_at = now + part(&tenure.title.tenancy, RENEW_TENTHS);
             for seat in &tenure.title.tenancy.seats {
-                self.asks
-                    .push_back((*object, *seat, tenure.renewal(*object)));
+                self.asks.push_back((tenure.claim, *seat, tenure.renewal()));
             }
         }
     }
@@ -128,15 +134,16 @@ impl Tenures {
     pub(crate) fn handle(
         &mut self,
         now: Instant,
-        object: ObjectId,
+        claim: Claim,
         seat: Seat,
         asked_at: Instant,
         answer: SeatAnswer,
     ) {
+        let object = claim.object;
         let Some(tenure) = self.tenures.get_mut(&object) else {
             return;
         };
-        if !tenure.title.tenancy.seats.contains(&seat) {
+        if tenure.claim != claim || !tenure.title.tenancy.seats.contains(&seat) {
             return;
         }
         match answer {
@@ -156,11 +163,11 @@ impl Tenures {
             }
             SeatAnswer::Behind => {
                 let learn = SeatAsk::Learn(tenure.title.clone());
-                self.asks.push_back((object, seat, learn));
+                self.asks.push_back((claim, seat, learn));
             }
             // It has learned the title.
             SeatAnswer::Accepted => {
-                self.asks.push_back((object, seat, tenure.renewal(object)));
+                self.asks.push_back((claim, seat, tenure.renewal()));
             }
             SeatAnswer::Superseded(title) => {
                 tenure.superseded.insert(seat, title);
@@ -185,9 +192,9 @@ impl Tenures {
 }
 
 impl Tenure {
-    fn renewal(&self, object: ObjectId) -> SeatAsk {
+    fn renewal(&self) -> SeatAsk {
         SeatAsk::Renew {
-            object,
+            claim: self.claim,
             ballot: self.title.ballot,
             generation: self.title.tenancy.generation,
         }

@@ -753,13 +753,12 @@ impl Kernel {
                 seat,
             } => self.seat_answered(proposal, round, seat, seat_answer(answer)),
             Task::Renew {
-                object,
+                claim,
                 seat,
                 asked_at,
             } => {
                 if let Some(answer) = seat_answer(answer) {
-                    self.tenures
-                        .handle(self.now, object, seat, asked_at, answer);
+                    self.tenures.handle(self.now, claim, seat, asked_at, answer);
                 }
             }
             Task::Forget => {}
