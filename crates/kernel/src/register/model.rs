@@ -7,7 +7,9 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::fmt;
 use core::hash::{Hash, Hasher};
+use core::ops::Deref;
 
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -21,7 +23,9 @@ use crate::tenure::{Event, Tenures};
 
 /// One tick is a tenth of it: every deadline of the protocol is a whole number of ticks.
 const TERM_TICKS: u64 = 10;
+const TERM_MS: u32 = 10;
 const TICK_US: u64 = 1_000;
+const HOSTS: usize = 2;
 /// The only slot.
 const SLOT: u32 = 0;
 
@@ -30,51 +34,63 @@ const SLOT: u32 = 0;
 struct Bounds {
     /// What each supervisor attempts, one after the other. An attempt may be given up for the next.
     attempts: Vec<Vec<Attempt>>,
-    /// Whether the first attempt of supervisor zero has succeeded before, in all ways in which it can.
+    /// Whether the first attempt of the first supervisor has succeeded already, in one of the ways
+    /// in which it can.
     has_begun: bool,
-    /// The ticks at which something may happen; time goes from each to the next.
+    /// The ticks at which something happens; time goes from each to the next.
     moments: Vec<u64>,
+    /// Whether the clock of the first host may lose a tick of ten.
+    is_slow: bool,
     /// Rounds of renewals of each host.
     renewals: u32,
-    /// Restarts of a node that has a seat.
+    /// Whether answers to hosts take time, too. Else a question is answered as it arrives, or never.
+    has_late_answers: bool,
+    /// Restarts of nodes that have seats.
     guardian_restarts: u32,
-    /// Restarts of a host's daemon, and of its machine.
+    /// Restarts of a host's daemon, or of its machine.
     host_restarts: u32,
-    /// Programs that end and begin again at once.
+    /// Programs that end, to begin again.
     ends: u32,
     /// Messages that arrive twice.
     duplicates: u32,
-    /// Questions whose asker is told that there is no answer, while they may still arrive.
-    silences: u32,
-    /// Whether the clock of the first host may lose a tick of ten.
-    is_slow: bool,
-    /// Whether the history of the register is kept and checked.
-    has_history: bool,
+    /// What has to be possible: that an object of this epoch runs while this generation votes.
+    reaches: Vec<Reach>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Attempt {
-    /// The slot gets this object on this host.
+    /// The slot gets this object, on this host.
     Place(u8, u8),
     /// The seats of that generation vote.
     Seat(u8),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    First,
+    Second,
+    SecondAfterReseat,
 }
 
 /// Everything there is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Cloud {
     now: u64,
-    /// Nodes that have seats.
-    guardians: Vec<Seats>,
-    hosts: Vec<Host>,
-    supervisors: Vec<Supervisor>,
-    network: BTreeSet<Posted>,
-    record: Record,
+    guardians: Vec<Keyed<Seats>>,
+    hosts: Vec<Keyed<Host>>,
+    supervisors: Vec<Keyed<Supervisor>>,
+    network: BTreeSet<Keyed<Message>>,
+    record: Keyed<Record>,
+    spent: Spent,
+}
+
+/// How much of the bounds has happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Spent {
     guardian_restarts: u32,
     host_restarts: u32,
     ends: u32,
     duplicates: u32,
-    silences: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -84,8 +100,9 @@ struct Host {
     placed: BTreeMap<ObjectId, Title>,
     /// What the shims know: when the object is killed.
     runs: BTreeMap<ObjectId, Instant>,
-    /// Ticks that its clock has lost, and when it lost one last.
+    /// Ticks that its clock has lost.
     lag: u64,
+    /// When it lost one last.
     lost_at: u64,
     claims: u64,
     life: u32,
@@ -100,33 +117,23 @@ struct Supervisor {
     round: u64,
     attempts: usize,
     proposer: Option<Proposer>,
-    /// The round of asks in which it is.
-    asking: u32,
 }
 
-/// What is not there, but has to be true of what is.
+/// What nobody in the cloud knows, and the properties are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Record {
     /// Who has accepted what, by generation and ballot.
     votes: BTreeMap<(u64, Ballot), (Tenancy, BTreeSet<Seat>)>,
-    /// Two tenancies were accepted under one ballot, or two began one generation.
+    /// Different tenancies were accepted under one ballot.
     is_split: bool,
-    history: Option<LinearizabilityTester<(usize, usize), Register>>,
-    /// Whether an object has run, and whether another did after it.
-    has_run: BTreeSet<u64>,
-}
-
-/// A message under way, by what it says.
-#[derive(Debug, Clone)]
-struct Posted {
-    key: u64,
-    message: Arc<Message>,
+    /// Each attempt is a client of its own: it may take effect also after it was given up.
+    history: LinearizabilityTester<(usize, usize), Register>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Message {
     Ask(Asker, Seat, SeatAsk),
-    Answer(Asker, Seat, SeatAnswer),
+    Answer(Renewal, Seat, SeatAnswer),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,12 +143,16 @@ enum Asker {
         attempt: usize,
         round: u32,
     },
-    Host {
-        index: usize,
-        life: u32,
-        claim: Claim,
-        asked_at: Instant,
-    },
+    Host(Renewal),
+}
+
+/// A question of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Renewal {
+    host: usize,
+    life: u32,
+    claim: Claim,
+    asked_at: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -154,50 +165,85 @@ enum Action {
     Attempt(usize),
     /// A host asks for the renewals that are due.
     Renew(usize),
-    Arrive(Posted),
+    /// A message arrives, and is no longer under way.
+    Arrive(Keyed<Message>),
+    /// It arrives, and the answer is lost.
+    ArriveInVain(Keyed<Message>),
     /// It arrives, and will again.
-    ArriveTwice(Posted),
-    /// The asker is told that there is no answer; the question arrives or does not.
-    Silence(Posted),
+    ArriveTwice(Keyed<Message>),
     RestartGuardian(usize),
     RestartDaemon(usize),
     RestartMachine(usize),
-    /// The program of the object ends, and begins anew.
+    /// The program of the object ends, and is to begin again.
     End(usize, ObjectId),
 }
 
-impl Message {
-    fn post(self) -> Posted {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        Posted {
-            key: hasher.finish(),
-            message: Arc::new(self),
+/// A part of the cloud that is shared by the states in which it is the same, and compared by its
+/// hash.
+#[derive(Clone)]
+struct Keyed<T> {
+    key: u64,
+    value: Arc<T>,
+}
+
+impl<T: Hash> Keyed<T> {
+    fn new(value: T) -> Self {
+        Self {
+            key: key(&value),
+            value: Arc::new(value),
         }
     }
 }
 
-impl PartialEq for Posted {
+impl<T: Hash + Clone> Keyed<T> {
+    fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
+        let value = Arc::make_mut(&mut self.value);
+        let result = change(value);
+        self.key = key(value);
+        result
+    }
+}
+
+fn key(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<T> Deref for Keyed<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Keyed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<T> PartialEq for Keyed<T> {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
 
-impl Eq for Posted {}
+impl<T> Eq for Keyed<T> {}
 
-impl PartialOrd for Posted {
+impl<T> PartialOrd for Keyed<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Posted {
+impl<T> Ord for Keyed<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key)
     }
 }
 
-impl Hash for Posted {
+impl<T> Hash for Keyed<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key.hash(state);
     }
@@ -331,54 +377,45 @@ impl Cloud {
         let first = Tenancy {
             seats: seats(0),
             generation: 0,
-            term_ms: u32::try_from(TERM_TICKS * TICK_US / 1000).expect("a short term"),
+            term_ms: TERM_MS,
             homes: BTreeMap::new(),
         };
-        let history = bounds
-            .has_history
-            .then(|| LinearizabilityTester::new(Register(first.clone())));
-        let supervisor = Supervisor {
+        let record = Record {
+            votes: BTreeMap::new(),
+            is_split: false,
+            history: LinearizabilityTester::new(Register(first.clone())),
+        };
+        let supervisor = Keyed::new(Supervisor {
             first,
             round: 0,
             attempts: 0,
             proposer: None,
-            asking: 0,
-        };
+        });
         Self {
             now: 0,
-            guardians,
-            hosts: vec![Host::default(); 3],
+            guardians: guardians.into_iter().map(Keyed::new).collect(),
+            hosts: vec![Keyed::new(Host::default()); HOSTS],
             supervisors: vec![supervisor; bounds.attempts.len()],
             network: BTreeSet::new(),
-            record: Record {
-                votes: BTreeMap::new(),
-                is_split: false,
-                history,
-                has_run: BTreeSet::new(),
-            },
-            guardian_restarts: 0,
-            host_restarts: 0,
-            ends: 0,
-            duplicates: 0,
-            silences: 0,
+            record: Keyed::new(record),
+            spent: Spent::default(),
         }
     }
 
-    /// The states in which the first attempt of supervisor zero has succeeded, and nothing is under
-    /// way: all of its seats have accepted, or one of them has not, or was not even asked.
+    /// The states in which the first attempt of the first supervisor has succeeded and nothing is
+    /// under way: all seats have accepted it, or one has not, or has not even promised.
     fn begun(bounds: &Bounds) -> Vec<Self> {
         let without = |prepare: Option<usize>, accept: Option<usize>| {
             let mut cloud = Self::new(bounds);
             cloud.attempt(bounds, 0);
-            while let Some(posted) = cloud.network.pop_first() {
-                let lost = match &*posted.message {
-                    Message::Ask(_, _, SeatAsk::Prepare { .. }) => prepare,
-                    Message::Ask(_, _, SeatAsk::Accept(_)) => accept,
-                    Message::Ask(..) | Message::Answer(..) => None,
+            while let Some(message) = cloud.network.pop_first() {
+                let Message::Ask(_, seat, ask) = &*message else {
+                    continue;
                 };
-                let (Message::Ask(_, seat, _) | Message::Answer(_, seat, _)) = &*posted.message;
+                let is_prepare = matches!(ask, SeatAsk::Prepare { .. });
+                let lost = if is_prepare { prepare } else { accept };
                 if lost != Some(guardian_of(*seat)) {
-                    cloud.arrive(bounds, &posted.message);
+                    cloud.arrive(bounds, &message, true);
                 }
             }
             cloud
@@ -390,149 +427,114 @@ impl Cloud {
         ]
     }
 
-    fn post(&mut self, message: Message) {
-        let posted = message.post();
-        if self.is_awaited(&posted) {
-            self.network.insert(posted);
-        }
-    }
-
-    /// Whether an answer means anything to who asked; what a seat is asked always does.
-    fn is_awaited(&self, posted: &Posted) -> bool {
-        let Message::Answer(asker, _, _) = &*posted.message else {
-            return true;
-        };
-        match *asker {
-            Asker::Supervisor { .. } => self.proposer_of(*asker).is_some(),
-            Asker::Host { index, life, .. } => self.hosts[index].life == life,
-        }
-    }
-
-    fn proposer_of(&self, asker: Asker) -> Option<usize> {
-        let Asker::Supervisor {
-            index,
-            attempt,
-            round,
-        } = asker
-        else {
-            return None;
-        };
-        let supervisor = &self.supervisors[index];
-        let is_current = supervisor.attempts == attempt && supervisor.asking == round;
-        (supervisor.proposer.is_some() && is_current).then_some(index)
-    }
-
-    /// Leaves out what can have no effect any more, so that states which differ in that only are one.
-    fn tidy(&mut self) {
-        let mut network = core::mem::take(&mut self.network);
-        network.retain(|posted| self.is_awaited(posted));
-        self.network = network;
-        let now = tick(self.now);
-        for taken in self
-            .guardians
-            .iter_mut()
-            .flat_map(|it| it.seats.values_mut())
-        {
-            taken.held.retain(|_, until| *until > now);
-        }
-        for host in &mut self.hosts {
-            let clock = host.clock(self.now);
-            host.runs.retain(|_, kill_at| *kill_at > clock);
-        }
-    }
-
     fn attempt(&mut self, bounds: &Bounds, index: usize) {
-        let supervisor = &mut self.supervisors[index];
-        let change = bounds.attempts[index][supervisor.attempts].change();
-        supervisor.attempts += 1;
-        supervisor.round += 1;
-        let ballot = Ballot {
-            round: supervisor.round,
-            node: index as u64,
-        };
-        if let Some(history) = &mut self.record.history {
-            let thread = (index, supervisor.attempts);
-            let invoked = history.on_invoke(thread, change.clone());
-            assert!(invoked.is_ok(), "each attempt is a thread of its own");
-        }
-        supervisor.proposer = Some(Proposer::new(ballot, supervisor.first.clone(), change));
+        let change = self.supervisors[index].change(|supervisor| {
+            let change = bounds.attempts[index][supervisor.attempts].change();
+            supervisor.attempts += 1;
+            supervisor.round += 1;
+            let ballot = Ballot {
+                round: supervisor.round,
+                node: index as u64,
+            };
+            let first = supervisor.first.clone();
+            supervisor.proposer = Some(Proposer::new(ballot, first, change.clone()));
+            change
+        });
+        let client = (index, self.supervisors[index].attempts);
+        self.record.change(|record| {
+            let invoked = record.history.on_invoke(client, change);
+            assert!(invoked.is_ok(), "each attempt is a client of its own");
+        });
         self.ask_as_supervisor(index);
     }
 
     fn ask_as_supervisor(&mut self, index: usize) {
-        let supervisor = &mut self.supervisors[index];
-        let attempt = supervisor.attempts;
-        let mut asks = Vec::new();
-        if let Some(proposer) = &mut supervisor.proposer {
-            while let Some((round, seat, ask)) = proposer.poll_ask() {
-                supervisor.asking = round;
+        let network = &mut self.network;
+        self.supervisors[index].change(|supervisor| {
+            let attempt = supervisor.attempts;
+            let proposer = supervisor.proposer.as_mut();
+            for (round, seat, ask) in proposer.into_iter().flat_map(asks_of) {
                 let asker = Asker::Supervisor {
                     index,
                     attempt,
                     round,
                 };
-                asks.push(Message::Ask(asker, seat, ask));
+                network.insert(Keyed::new(Message::Ask(asker, seat, ask)));
             }
-        }
-        for ask in asks {
-            self.post(ask);
-        }
+        });
     }
 
     fn ask_as_host(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        host.heed();
-        let mut asks = Vec::new();
-        while let Some((claim, seat, ask)) = host.tenures.poll_ask() {
-            let asker = Asker::Host {
-                index,
-                life: host.life,
-                claim,
-                asked_at: host.clock(self.now),
-            };
-            asks.push(Message::Ask(asker, seat, ask));
-        }
-        for ask in asks {
-            self.post(ask);
-        }
-        for (object, _) in self.running() {
-            let homes = self.newest().homes.into_values();
-            let epochs = homes.filter(|home| home.object == object);
-            let epochs: Vec<u64> = epochs.map(|home| home.epoch).collect();
-            self.record.has_run.extend(epochs);
+        let (now, network) = (self.now, &mut self.network);
+        self.hosts[index].change(|host| {
+            host.heed();
+            let (life, asked_at) = (host.life, host.clock(now));
+            while let Some((claim, seat, ask)) = host.tenures.poll_ask() {
+                let asker = Asker::Host(Renewal {
+                    host: index,
+                    life,
+                    claim,
+                    asked_at,
+                });
+                network.insert(Keyed::new(Message::Ask(asker, seat, ask)));
+            }
+        });
+    }
+
+    /// A message arrives; when it is a question the answer does, too, or is lost.
+    fn arrive(&mut self, bounds: &Bounds, message: &Message, is_heard: bool) {
+        match message {
+            Message::Ask(asker, seat, ask) => {
+                let answer = self.asked(*seat, ask);
+                match *asker {
+                    _ if !is_heard => {}
+                    Asker::Supervisor {
+                        index,
+                        attempt,
+                        round,
+                    } => {
+                        if self.supervisors[index].attempts == attempt {
+                            self.answered(bounds, index, round, *seat, answer);
+                        }
+                    }
+                    Asker::Host(renewal) if bounds.has_late_answers => {
+                        if self.hosts[renewal.host].life == renewal.life {
+                            let answer = Message::Answer(renewal, *seat, answer);
+                            self.network.insert(Keyed::new(answer));
+                        }
+                    }
+                    Asker::Host(renewal) => self.renewed(renewal, *seat, answer),
+                }
+            }
+            Message::Answer(renewal, seat, answer) => {
+                self.renewed(*renewal, *seat, answer.clone());
+            }
         }
     }
 
-    fn arrive(&mut self, bounds: &Bounds, message: &Message) {
-        match message {
-            Message::Ask(asker, seat, ask) => {
-                let guardian = &mut self.guardians[guardian_of(*seat)];
-                let (answer, _) = guardian.handle(tick(self.now), seat.number, ask.clone());
-                if let (SeatAsk::Accept(title), SeatAnswer::Accepted) = (ask, &answer) {
-                    self.record.vote(*seat, title);
-                }
-                self.post(Message::Answer(*asker, *seat, answer));
-            }
-            Message::Answer(asker, seat, answer) => match *asker {
-                Asker::Supervisor { round, .. } => {
-                    if let Some(index) = self.proposer_of(*asker) {
-                        self.answered(bounds, index, round, *seat, Some(answer.clone()));
-                    }
-                }
-                Asker::Host {
-                    index,
-                    claim,
-                    asked_at,
-                    ..
-                } => {
-                    let host = &mut self.hosts[index];
-                    let clock = host.clock(self.now);
-                    host.tenures
-                        .handle(clock, claim, *seat, asked_at, answer.clone());
-                    self.ask_as_host(index);
-                }
-            },
+    /// What it answers is durable: there is no state in which it was said and could be forgotten.
+    fn asked(&mut self, seat: Seat, ask: &SeatAsk) -> SeatAnswer {
+        let now = tick(self.now);
+        let guardian = &mut self.guardians[guardian_of(seat)];
+        let (answer, _) = guardian.change(|it| it.handle(now, seat.number, ask.clone()));
+        if let (SeatAsk::Accept(title), SeatAnswer::Accepted) = (ask, &answer) {
+            self.record.change(|record| record.vote(seat, title));
         }
+        answer
+    }
+
+    fn renewed(&mut self, renewal: Renewal, seat: Seat, answer: SeatAnswer) {
+        let now = self.now;
+        let host = &mut self.hosts[renewal.host];
+        if host.life != renewal.life {
+            return;
+        }
+        host.change(|host| {
+            let (clock, asked_at) = (host.clock(now), renewal.asked_at);
+            let tenures = &mut host.tenures;
+            tenures.handle(clock, renewal.claim, seat, asked_at, answer);
+        });
+        self.ask_as_host(renewal.host);
     }
 
     fn answered(
@@ -541,89 +543,134 @@ impl Cloud {
         index: usize,
         round: u32,
         seat: Seat,
-        answer: Option<SeatAnswer>,
+        answer: SeatAnswer,
     ) {
-        let supervisor = &mut self.supervisors[index];
-        let Some(proposer) = &mut supervisor.proposer else {
+        let outcome = self.supervisors[index].change(|supervisor| {
+            let proposer = supervisor.proposer.as_mut()?;
+            let outcome = proposer.handle(round, seat, Some(answer))?;
+            supervisor.round = proposer.ballot().round.max(supervisor.round);
+            supervisor.first = proposer.first().clone();
+            supervisor.proposer = None;
+            match &outcome {
+                Outcome::Chosen(title) if title.ballot == Ballot::default() => {
+                    supervisor.first = title.tenancy.clone();
+                }
+                Outcome::Outvoted(by) => supervisor.round = by.round.max(supervisor.round),
+                Outcome::Chosen(_) | Outcome::Held { .. } | Outcome::TooFew { .. } => {}
+            }
+            Some(outcome)
+        });
+        self.ask_as_supervisor(index);
+        let Some(Outcome::Chosen(title)) = outcome else {
             return;
         };
-        let Some(outcome) = proposer.handle(round, seat, answer) else {
-            return self.ask_as_supervisor(index);
-        };
-        supervisor.round = proposer.ballot().round.max(supervisor.round);
-        supervisor.first = proposer.first().clone();
-        supervisor.proposer = None;
-        let attempt = supervisor.attempts;
-        match outcome {
-            Outcome::Chosen(title) => {
-                if let Some(history) = &mut self.record.history {
-                    let returned = history.on_return((index, attempt), title.tenancy.clone());
-                    assert!(returned.is_ok(), "it was invoked");
-                }
-                match bounds.attempts[index][attempt - 1] {
-                    Attempt::Place(number, host) => {
-                        let host = &mut self.hosts[usize::from(host)];
-                        host.placed.insert(object(number), title);
-                        host.seek(self.now, object(number));
-                    }
-                    Attempt::Seat(_) => supervisor.first = title.tenancy,
-                }
-            }
-            Outcome::Outvoted(by) => supervisor.round = by.round.max(supervisor.round),
-            Outcome::Held { .. } | Outcome::TooFew { .. } => {}
+        let (now, attempt) = (self.now, self.supervisors[index].attempts);
+        self.record.change(|record| {
+            let returned = record
+                .history
+                .on_return((index, attempt), title.tenancy.clone());
+            assert!(returned.is_ok(), "it was invoked");
+        });
+        if let Attempt::Place(number, host) = bounds.attempts[index][attempt - 1] {
+            self.hosts[usize::from(host)].change(|host| {
+                host.placed.insert(object(number), title);
+                host.seek(now, object(number));
+            });
         }
     }
 
     fn restart_guardian(&mut self, index: usize) {
-        let former = core::mem::take(&mut self.guardians[index]);
-        for (number, taken) in former.seats {
-            self.guardians[index].restore(tick(self.now), number, taken.stored);
-        }
+        let now = tick(self.now);
+        self.guardians[index].change(|seats| {
+            for (number, taken) in core::mem::take(seats).seats {
+                seats.restore(now, number, taken.stored);
+            }
+        });
     }
 
     fn restart_host(&mut self, index: usize, is_machine: bool) {
         let now = self.now;
-        let host = &mut self.hosts[index];
-        host.life += 1;
-        host.tenures = Tenures::default();
-        if is_machine {
-            host.runs.clear();
-        }
-        let placed: Vec<ObjectId> = host.placed.keys().copied().collect();
-        for object in placed {
-            host.seek(now, object);
-        }
+        self.hosts[index].change(|host| {
+            host.life += 1;
+            host.tenures = Tenures::default();
+            if is_machine {
+                host.runs.clear();
+            }
+            let placed: Vec<ObjectId> = host.placed.keys().copied().collect();
+            for object in placed {
+                host.seek(now, object);
+            }
+        });
+        self.network.retain(|message| match &**message {
+            Message::Ask(..) => true,
+            Message::Answer(renewal, _, _) => renewal.host != index,
+        });
     }
 
     fn end(&mut self, index: usize, object: ObjectId) {
-        let host = &mut self.hosts[index];
-        host.runs.remove(&object);
-        host.tenures.release(object);
-        host.seek(self.now, object);
+        let now = self.now;
+        self.hosts[index].change(|host| {
+            host.runs.remove(&object);
+            host.tenures.release(object);
+            host.seek(now, object);
+        });
         self.ask_as_host(index);
     }
 
-    /// What runs, and where: also what is frozen and was not killed yet.
-    fn running(&self) -> Vec<(ObjectId, usize)> {
-        let hosts = self.hosts.iter().enumerate();
-        let run = hosts.flat_map(|(index, host)| {
+    /// Time goes on. What is over then is left out, so that states that differ in that only are one.
+    fn tick(&mut self, now: u64, is_slow: bool) {
+        self.now = now;
+        if is_slow {
+            self.hosts[0].change(|host| {
+                host.lag += 1;
+                host.lost_at = now;
+            });
+        }
+        for host in &mut self.hosts {
+            let clock = host.clock(now);
+            host.change(|host| host.runs.retain(|_, kill_at| *kill_at > clock));
+        }
+        for guardian in &mut self.guardians {
+            guardian.change(|seats| {
+                for taken in seats.seats.values_mut() {
+                    taken.held.retain(|_, until| *until > tick(now));
+                }
+            });
+        }
+    }
+
+    /// What runs: also what is frozen and was not killed yet.
+    fn running(&self) -> impl Iterator<Item = ObjectId> {
+        let hosts = self.hosts.iter();
+        hosts.flat_map(|host| {
             let clock = host.clock(self.now);
             let runs = host
                 .runs
                 .iter()
                 .filter(move |(_, kill_at)| **kill_at > clock);
-            runs.map(move |(object, _)| (*object, index))
-        });
-        run.collect()
+            runs.map(|(object, _)| *object)
+        })
     }
 
     /// What was chosen last.
     fn newest(&self) -> Tenancy {
-        let chosen = self.record.chosen().last();
-        chosen
+        let newest = self.record.chosen().last();
+        newest
             .map(|(_, tenancy)| tenancy.clone())
             .unwrap_or_default()
     }
+
+    /// Whether an object runs that was placed after so many others, while that generation votes.
+    fn has_reached(&self, generation: u64, epoch: u64) -> bool {
+        let newest = self.newest();
+        let home = newest.homes.get(&SLOT);
+        let is_it = |home: &Home| home.epoch >= epoch && self.running().any(|it| it == home.object);
+        newest.generation >= generation && home.is_some_and(is_it)
+    }
+}
+
+fn asks_of(proposer: &mut Proposer) -> impl Iterator<Item = (u32, Seat, SeatAsk)> {
+    core::iter::from_fn(|| proposer.poll_ask())
 }
 
 impl Record {
@@ -678,14 +725,13 @@ impl Model for Bounds {
     }
 
     fn actions(&self, cloud: &Cloud, actions: &mut Vec<Action>) {
-        for posted in &cloud.network {
-            actions.push(Action::Arrive(posted.clone()));
-            if cloud.duplicates < self.duplicates {
-                actions.push(Action::ArriveTwice(posted.clone()));
+        for message in &cloud.network {
+            actions.push(Action::Arrive(message.clone()));
+            if self.answers_at_once(cloud, message) {
+                actions.push(Action::ArriveInVain(message.clone()));
             }
-            let is_ask = matches!(&*posted.message, Message::Ask(by, _, _) if cloud.proposer_of(*by).is_some());
-            if is_ask && cloud.silences < self.silences {
-                actions.push(Action::Silence(posted.clone()));
+            if cloud.spent.duplicates < self.duplicates {
+                actions.push(Action::ArriveTwice(message.clone()));
             }
         }
         for (index, supervisor) in cloud.supervisors.iter().enumerate() {
@@ -694,27 +740,26 @@ impl Model for Bounds {
             }
         }
         for (index, host) in cloud.hosts.iter().enumerate() {
-            let is_due = host.tenures.poll_timeout() <= Some(host.clock(cloud.now));
-            if host.tenures.poll_timeout().is_some() && is_due && host.renewals < self.renewals {
+            let due = host.tenures.poll_timeout();
+            let is_due = due.is_some_and(|at| at <= host.clock(cloud.now));
+            if is_due && host.renewals < self.renewals {
                 actions.push(Action::Renew(index));
             }
-            if !host.placed.is_empty() && cloud.host_restarts < self.host_restarts {
+            if !host.placed.is_empty() && cloud.spent.host_restarts < self.host_restarts {
                 actions.push(Action::RestartDaemon(index));
                 actions.push(Action::RestartMachine(index));
             }
-            if cloud.ends < self.ends {
-                let ends = host.runs.keys().map(|it| Action::End(index, *it));
-                actions.extend(ends);
+            if cloud.spent.ends < self.ends {
+                actions.extend(host.runs.keys().map(|it| Action::End(index, *it)));
             }
         }
-        if cloud.guardian_restarts < self.guardian_restarts {
+        if cloud.spent.guardian_restarts < self.guardian_restarts {
             let guardians = 0..cloud.guardians.len();
             actions.extend(guardians.map(Action::RestartGuardian));
         }
-        if let Some(next) = self.moments.iter().find(|at| **at > cloud.now) {
+        if let Some(next) = self.next_moment(cloud) {
             actions.push(Action::Tick { is_slow: false });
-            let slow = &cloud.hosts[0];
-            if self.is_slow && *next >= slow.lost_at + TERM_TICKS {
+            if self.is_slow && next >= cloud.hosts[0].lost_at + TERM_TICKS {
                 actions.push(Action::Tick { is_slow: true });
             }
         }
@@ -723,150 +768,101 @@ impl Model for Bounds {
     fn next_state(&self, before: &Cloud, action: Action) -> Option<Cloud> {
         let mut cloud = before.clone();
         match action {
-            Action::Tick { is_slow } => {
-                cloud.now = *self.moments.iter().find(|at| **at > cloud.now)?;
-                if is_slow {
-                    let slow = &mut cloud.hosts[0];
-                    slow.lag += 1;
-                    slow.lost_at = cloud.now;
-                }
-            }
+            Action::Tick { is_slow } => cloud.tick(self.next_moment(before)?, is_slow),
             Action::Attempt(index) => cloud.attempt(self, index),
             Action::Renew(index) => {
-                let host = &mut cloud.hosts[index];
-                host.renewals += 1;
-                let clock = host.clock(cloud.now);
-                host.tenures.handle_timeout(clock);
+                let now = cloud.now;
+                cloud.hosts[index].change(|host| {
+                    host.renewals += 1;
+                    host.tenures.handle_timeout(host.clock(now));
+                });
                 cloud.ask_as_host(index);
             }
-            Action::Arrive(posted) => {
-                cloud.network.remove(&posted);
-                cloud.arrive(self, &posted.message);
+            Action::Arrive(message) => {
+                cloud.network.remove(&message);
+                cloud.arrive(self, &message, true);
             }
-            Action::ArriveTwice(posted) => {
-                cloud.duplicates += 1;
-                cloud.arrive(self, &posted.message);
+            Action::ArriveInVain(message) => {
+                cloud.network.remove(&message);
+                cloud.arrive(self, &message, false);
             }
-            Action::Silence(posted) => {
-                cloud.silences += 1;
-                let Message::Ask(asker, seat, _) = &*posted.message else {
-                    return None;
-                };
-                let Asker::Supervisor { index, round, .. } = *asker else {
-                    return None;
-                };
-                cloud.answered(self, index, round, *seat, None);
+            Action::ArriveTwice(message) => {
+                cloud.spent.duplicates += 1;
+                cloud.arrive(self, &message, true);
             }
             Action::RestartGuardian(index) => {
-                cloud.guardian_restarts += 1;
+                cloud.spent.guardian_restarts += 1;
                 cloud.restart_guardian(index);
             }
             Action::RestartDaemon(index) => {
-                cloud.host_restarts += 1;
+                cloud.spent.host_restarts += 1;
                 cloud.restart_host(index, false);
             }
             Action::RestartMachine(index) => {
-                cloud.host_restarts += 1;
+                cloud.spent.host_restarts += 1;
                 cloud.restart_host(index, true);
             }
             Action::End(index, object) => {
-                cloud.ends += 1;
+                cloud.spent.ends += 1;
                 cloud.end(index, object);
             }
         }
-        cloud.tidy();
-        (cloud != *before).then_some(cloud)
+        Some(cloud)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::<Self>::always("one object runs", |_, cloud| cloud.running().len() <= 1),
+            Property::<Self>::always("one object runs", |_, cloud| cloud.running().count() <= 1),
             Property::<Self>::always("what runs was chosen last", |_, cloud| {
                 let newest = cloud.newest();
-                cloud.running().iter().all(|(it, _)| newest.has(*it))
+                cloud.running().all(|it| newest.has(it))
             }),
             Property::<Self>::always("what is chosen is a chain", |_, cloud| {
                 cloud.record.is_chain()
             }),
-            Property::<Self>::always("a seat keeps its promise", |_, cloud| {
+            Property::<Self>::always("the register is one", |_, cloud| {
+                cloud.record.history.serialized_history().is_some()
+            }),
+            Property::<Self>::always("a seat has promised what it accepted", |_, cloud| {
                 let seats = cloud.guardians.iter().flat_map(|it| it.seats.values());
-                seats.into_iter().all(|taken| {
-                    let accepted = taken.stored.accepted.as_ref();
-                    accepted.is_none_or(|it| it.ballot <= taken.stored.promised)
-                })
+                let mut stored = seats.map(|taken| &taken.stored);
+                stored.all(|it| it.accepted.as_ref().map(|it| it.ballot) <= Some(it.promised))
             }),
         ];
-        if self.has_history {
-            properties.push(Property::<Self>::always(
-                "the register is one",
-                |_, cloud| {
-                    let history = cloud.record.history.as_ref();
-                    history.is_none_or(|it| it.serialized_history().is_some())
-                },
-            ));
-        }
+        properties.extend(self.reaches.iter().map(|reach| match reach {
+            Reach::First => {
+                Property::<Self>::sometimes("an object runs", |_, cloud| cloud.has_reached(0, 1))
+            }
+            Reach::Second => {
+                Property::<Self>::sometimes("a second one runs", |_, cloud| cloud.has_reached(0, 2))
+            }
+            Reach::SecondAfterReseat => {
+                Property::<Self>::sometimes("a second one runs by other seats", |_, cloud| {
+                    cloud.has_reached(1, 2)
+                })
+            }
+        }));
         properties
     }
 }
 
-fn explore(name: &str, bounds: Bounds) {
-    let started = std::time::SystemTime::now();
-    let checker = bounds
-        .checker()
-        .threads(2)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
-    std::println!(
-        "{name}: {} states, {} unique, depth {}, {:?}",
-        checker.state_count(),
-        checker.unique_state_count(),
-        checker.max_depth(),
-        started.elapsed()
-    );
-    checker.assert_properties();
-}
+impl Bounds {
+    fn next_moment(&self, cloud: &Cloud) -> Option<u64> {
+        self.moments.iter().copied().find(|at| *at > cloud.now)
+    }
 
-#[test]
-fn election() {
-    explore(
-        "election",
-        Bounds {
-            attempts: vec![vec![Attempt::Place(1, 0)], vec![Attempt::Place(2, 1)]],
-            has_history: true,
-            guardian_restarts: 0,
-            ..Bounds::default()
-        },
-    );
-}
-
-#[test]
-fn takeover() {
-    explore(
-        "takeover",
-        Bounds {
-            attempts: vec![vec![Attempt::Place(1, 0)], vec![Attempt::Place(2, 1)]],
-            has_begun: true,
-            moments: vec![0, 10],
-            renewals: 1,
-            ..Bounds::default()
-        },
-    );
-}
-
-#[test]
-fn reseat() {
-    explore(
-        "reseat",
-        Bounds {
-            attempts: vec![
-                vec![Attempt::Place(1, 0), Attempt::Seat(1)],
-                vec![Attempt::Place(2, 1)],
-            ],
-            has_begun: true,
-            moments: vec![0, 10],
-            renewals: 1,
-            ..Bounds::default()
-        },
-    );
+    /// Whether who asked hears the answer as soon as the question arrives, if it is not lost.
+    fn answers_at_once(&self, cloud: &Cloud, message: &Message) -> bool {
+        match message {
+            Message::Ask(Asker::Supervisor { index, attempt, .. }, _, _) => {
+                let supervisor = &cloud.supervisors[*index];
+                supervisor.attempts == *attempt && supervisor.proposer.is_some()
+            }
+            Message::Ask(Asker::Host(renewal), _, _) => {
+                let is_current = cloud.hosts[renewal.host].life == renewal.life;
+                is_current && !self.has_late_answers
+            }
+            Message::Answer(..) => false,
+        }
+    }
 }
