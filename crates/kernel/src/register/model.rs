@@ -130,7 +130,7 @@ struct Record {
     history: LinearizabilityTester<(usize, usize), Register>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Message {
     Ask(Asker, Seat, SeatAsk),
     Answer(Renewal, Seat, SeatAnswer),
