@@ -53,6 +53,9 @@ struct Bounds {
     ends: u32,
     /// Messages that arrive twice.
     duplicates: u32,
+    /// Questions that arrive while the answer is lost, and who asked goes on waiting. Beside these,
+    /// any message may be under way for ever, and an attempt be given up.
+    losses: u32,
     /// What has to be possible: that an object of this epoch runs while this generation votes.
     reaches: Vec<Reach>,
 }
@@ -91,6 +94,7 @@ struct Spent {
     host_restarts: u32,
     ends: u32,
     duplicates: u32,
+    losses: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -403,28 +407,20 @@ impl Cloud {
     }
 
     /// The states in which the first attempt of the first supervisor has succeeded and nothing is
-    /// under way: all seats have accepted it, or one has not, or has not even promised.
+    /// under way: all seats have accepted it, or one has never been asked anything.
     fn begun(bounds: &Bounds) -> Vec<Self> {
-        let without = |prepare: Option<usize>, accept: Option<usize>| {
+        let without = |silent: Option<usize>| {
             let mut cloud = Self::new(bounds);
             cloud.attempt(bounds, 0);
             while let Some(message) = cloud.network.pop_first() {
-                let Message::Ask(_, seat, ask) = &*message else {
-                    continue;
-                };
-                let is_prepare = matches!(ask, SeatAsk::Prepare { .. });
-                let lost = if is_prepare { prepare } else { accept };
-                if lost != Some(guardian_of(*seat)) {
+                let (Message::Ask(_, seat, _) | Message::Answer(_, seat, _)) = &*message;
+                if silent != Some(guardian_of(*seat)) {
                     cloud.arrive(bounds, &message, true);
                 }
             }
             cloud
         };
-        vec![
-            without(None, None),
-            without(None, Some(2)),
-            without(Some(2), Some(2)),
-        ]
+        vec![without(None), without(Some(2))]
     }
 
     fn attempt(&mut self, bounds: &Bounds, index: usize) {
@@ -727,7 +723,7 @@ impl Model for Bounds {
     fn actions(&self, cloud: &Cloud, actions: &mut Vec<Action>) {
         for message in &cloud.network {
             actions.push(Action::Arrive(message.clone()));
-            if self.answers_at_once(cloud, message) {
+            if cloud.spent.losses < self.losses && self.answers_at_once(cloud, message) {
                 actions.push(Action::ArriveInVain(message.clone()));
             }
             if cloud.spent.duplicates < self.duplicates {
@@ -783,6 +779,7 @@ impl Model for Bounds {
                 cloud.arrive(self, &message, true);
             }
             Action::ArriveInVain(message) => {
+                cloud.spent.losses += 1;
                 cloud.network.remove(&message);
                 cloud.arrive(self, &message, false);
             }
