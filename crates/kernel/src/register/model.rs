@@ -41,8 +41,8 @@ struct Bounds {
     moments: Vec<u64>,
     /// Whether the clock of the first host may lose a tick of ten.
     is_slow: bool,
-    /// Rounds of renewals of each host.
-    renewals: u32,
+    /// Rounds of renewals, by host.
+    renewals: [u32; HOSTS],
     /// Whether answers to hosts take time, too. Else a question is answered as it arrives, or never.
     has_late_answers: bool,
     /// Restarts of nodes that have seats.
@@ -738,7 +738,7 @@ impl Model for Bounds {
         for (index, host) in cloud.hosts.iter().enumerate() {
             let due = host.tenures.poll_timeout();
             let is_due = due.is_some_and(|at| at <= host.clock(cloud.now));
-            if is_due && host.renewals < self.renewals {
+            if is_due && host.renewals < self.renewals[index] {
                 actions.push(Action::Renew(index));
             }
             if !host.placed.is_empty() && cloud.spent.host_restarts < self.host_restarts {
