@@ -746,7 +746,7 @@ impl Model for Bounds {
                 actions.push(Action::RestartMachine(index));
             }
             if cloud.spent.ends < self.ends {
-                actions.extend(host.runs.keys().map(|it| Action::End(index, *it)));
+                actions.extend(host.placed.keys().map(|it| Action::End(index, *it)));
             }
         }
         if cloud.spent.guardian_restarts < self.guardian_restarts {
