@@ -34,9 +34,10 @@ const SLOT: u32 = 0;
 struct Bounds {
     /// What each supervisor attempts, one after the other. An attempt may be given up for the next.
     attempts: Vec<Vec<Attempt>>,
-    /// Whether the first attempt of the first supervisor has succeeded already, in one of the ways
-    /// in which it can.
-    has_begun: bool,
+    /// Seats of each generation.
+    seats: u8,
+    /// So many attempts of the first supervisor have succeeded already.
+    begun: usize,
     /// The ticks at which something happens; time goes from each to the next.
     moments: Vec<u64>,
     /// Whether the clock of the first host may lose a tick of ten.
@@ -126,6 +127,8 @@ struct Supervisor {
 /// What nobody in the cloud knows, and the properties are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Record {
+    /// So many of a generation choose.
+    needed: usize,
     /// Who has accepted what, by generation and ballot.
     votes: BTreeMap<(u64, Ballot), (Tenancy, BTreeSet<Seat>)>,
     /// Different tenancies were accepted under one ballot.
@@ -293,12 +296,12 @@ fn node(number: u8) -> NodeId {
 }
 
 /// Generation zero has seats at the guardians 0, 1 and 2, the first at 1, 2 and 3, and so on.
-fn seats(generation: u8) -> Vec<Seat> {
+fn seats(generation: u8, count: u8) -> Vec<Seat> {
     let seat = |index| Seat {
         node: node(generation + index),
         number: u64::from(generation * 10 + index),
     };
-    (0..3).map(seat).collect()
+    (0..count).map(seat).collect()
 }
 
 fn tick(ticks: u64) -> Instant {
@@ -314,14 +317,14 @@ fn object(number: u8) -> ObjectId {
 }
 
 impl Attempt {
-    fn change(self) -> Change {
+    fn change(self, seats_count: u8) -> Change {
         match self {
             Self::Place(number, host) => Change::Place {
                 index: SLOT,
                 object: object(number),
                 node: node(host),
             },
-            Self::Seat(generation) => Change::Seat(seats(generation)),
+            Self::Seat(generation) => Change::Seat(seats(generation, seats_count)),
         }
     }
 }
@@ -372,19 +375,20 @@ impl Cloud {
             Attempt::Place(..) => 0,
         });
         let last = generations.max().unwrap_or(0);
-        let mut guardians = vec![Seats::default(); usize::from(last) + 3];
-        for seat in (0..=last).flat_map(seats) {
+        let mut guardians = vec![Seats::default(); usize::from(last + bounds.seats)];
+        for seat in (0..=last).flat_map(|it| seats(it, bounds.seats)) {
             let born = Version::default();
             let is_taken = guardians[guardian_of(seat)].take(seat.number, AppId([0; 16]), born);
             assert!(is_taken, "there is room for a few seats");
         }
         let first = Tenancy {
-            seats: seats(0),
+            seats: seats(0, bounds.seats),
             generation: 0,
             term_ms: TERM_MS,
             homes: BTreeMap::new(),
         };
         let record = Record {
+            needed: majority(bounds.seats.into()),
             votes: BTreeMap::new(),
             is_split: false,
             history: LinearizabilityTester::new(Register(first.clone())),
@@ -406,26 +410,36 @@ impl Cloud {
         }
     }
 
-    /// The states in which the first attempt of the first supervisor has succeeded and nothing is
-    /// under way: all seats have accepted it, or one has never been asked anything.
+    /// The states in which the first attempts have succeeded and nothing is under way: all seats
+    /// have agreed, or one less than is needed was never asked anything.
     fn begun(bounds: &Bounds) -> Vec<Self> {
         let without = |silent: Option<usize>| {
             let mut cloud = Self::new(bounds);
-            cloud.attempt(bounds, 0);
-            while let Some(message) = cloud.network.pop_first() {
-                let (Message::Ask(_, seat, _) | Message::Answer(_, seat, _)) = &*message;
-                if silent != Some(guardian_of(*seat)) {
-                    cloud.arrive(bounds, &message, true);
+            for _ in 0..bounds.begun {
+                cloud.attempt(bounds, 0);
+                while let Some(message) = cloud.network.pop_first() {
+                    let (Message::Ask(_, seat, _) | Message::Answer(_, seat, _)) = &*message;
+                    if silent != Some(guardian_of(*seat)) {
+                        cloud.arrive(bounds, &message, true);
+                    }
                 }
+            }
+            let first = cloud.supervisors[0].first.clone();
+            for supervisor in &mut cloud.supervisors {
+                supervisor.change(|it| it.first.clone_from(&first));
             }
             cloud
         };
-        vec![without(None), without(Some(2))]
+        if bounds.begun > 0 && bounds.seats > 2 {
+            vec![without(None), without(Some(0))]
+        } else {
+            vec![without(None)]
+        }
     }
 
     fn attempt(&mut self, bounds: &Bounds, index: usize) {
         let change = self.supervisors[index].change(|supervisor| {
-            let change = bounds.attempts[index][supervisor.attempts].change();
+            let change = bounds.attempts[index][supervisor.attempts].change(bounds.seats);
             supervisor.attempts += 1;
             supervisor.round += 1;
             let ballot = Ballot {
@@ -656,6 +670,16 @@ impl Cloud {
             .unwrap_or_default()
     }
 
+    /// Whether all seats of a generation that know with what it began know the same.
+    fn begins_as_chosen(&self) -> bool {
+        let seats = self.guardians.iter().flat_map(|it| it.seats.values());
+        let mut firsts = BTreeMap::new();
+        let known = seats.filter_map(|taken| taken.stored.first.as_ref());
+        known
+            .into_iter()
+            .all(|first| *firsts.entry(first.generation).or_insert(first) == first)
+    }
+
     /// Whether an object runs that was placed after so many others, while that generation votes.
     fn has_reached(&self, generation: u64, epoch: u64) -> bool {
         let newest = self.newest();
@@ -681,7 +705,7 @@ impl Record {
 
     /// By generation and ballot.
     fn chosen(&self) -> impl Iterator<Item = (u64, &Tenancy)> {
-        let is_chosen = |(_, (_, seats)): &(_, &(_, BTreeSet<Seat>))| seats.len() >= majority(3);
+        let is_chosen = |(_, (_, seats)): &(_, &(_, BTreeSet<_>))| seats.len() >= self.needed;
         let chosen = self.votes.iter().filter(is_chosen);
         chosen.map(|((generation, _), (tenancy, _))| (*generation, tenancy))
     }
@@ -713,11 +737,7 @@ impl Model for Bounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<Cloud> {
-        if self.has_begun {
-            Cloud::begun(self)
-        } else {
-            vec![Cloud::new(self)]
-        }
+        Cloud::begun(self)
     }
 
     fn actions(&self, cloud: &Cloud, actions: &mut Vec<Action>) {
@@ -815,7 +835,7 @@ impl Model for Bounds {
                 cloud.running().all(|it| newest.has(it))
             }),
             Property::<Self>::always("what is chosen is a chain", |_, cloud| {
-                cloud.record.is_chain()
+                cloud.record.is_chain() && cloud.begins_as_chosen()
             }),
             Property::<Self>::always("the register is one", |_, cloud| {
                 cloud.record.history.serialized_history().is_some()
