@@ -29,8 +29,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use wire::id::{AppId, ObjectId, Version};
-use wire::tenancy::{Ballot, SeatAnswer, SeatAsk, StoredSeat, Tenancy, Title};
+use wire::id::{AppId, Version};
+use wire::tenancy::{Ballot, Claim, SeatAnswer, SeatAsk, StoredSeat, Tenancy, Title};
 
 pub(crate) use self::proposer::{Change, Outcome, Proposer};
 use crate::instant::Instant;
@@ -45,8 +45,9 @@ pub(crate) struct Seats {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Taken {
     stored: StoredSeat,
-    /// Until when objects hold a tenure here.
-    held: BTreeMap<ObjectId, Instant>,
+    /// Until when objects hold a tenure here. What is assumed is released by nobody: an object may
+    /// have asked for it before what it releases, or after.
+    held: BTreeMap<Claim, Instant>,
 }
 
 impl Seats {
@@ -133,12 +134,12 @@ impl Seats {
             SeatAsk::Accept(title) => taken.accept(now, title),
             SeatAsk::Learn(title) => taken.learn(now, title),
             SeatAsk::Renew {
-                object,
+                claim,
                 ballot,
                 generation,
-            } => (taken.renew(now, object, ballot, generation), false),
-            SeatAsk::Release(object) => {
-                taken.held.remove(&object);
+            } => (taken.renew(now, claim, ballot, generation), false),
+            SeatAsk::Release(claim) => {
+                taken.held.remove(&claim);
                 (SeatAnswer::Renewed, false)
             }
         }
@@ -163,7 +164,7 @@ impl Taken {
             }
         };
         self.stored.first.get_or_insert(began.tenancy);
-        let left = |(object, until): (&ObjectId, &Instant)| (*object, millis(until.since(now)));
+        let left = |(claim, until): (&Claim, &Instant)| (claim.object, millis(until.since(now)));
         let held = self.held.iter().map(left).collect();
         (SeatAnswer::Promised { accepted, held }, true)
     }
@@ -176,7 +177,7 @@ impl Taken {
             // Who may run is not known here.
             return (SeatAnswer::Behind, false);
         }
-        let loses = |(object, _): &(&ObjectId, &Instant)| !title.tenancy.has(**object);
+        let loses = |(claim, _): &(&Claim, &Instant)| !title.tenancy.has(claim.object);
         let until = self.held.iter().filter(loses).map(|(_, until)| *until);
         if let Some(until) = until.max() {
             let by_ms = millis(until.since(now)).max(1);
@@ -188,7 +189,7 @@ impl Taken {
     }
 
     /// What was chosen can be kept whatever was promised: whoever prepared after it was chosen has
-    /// heard of it from another seat.
+    /// heard of it from another seat. Nothing older can be chosen any more.
     fn learn(&mut self, now: Instant, title: Title) -> (SeatAnswer, bool) {
         let known = self.stored.accepted.as_ref().map(|it| it.ballot);
         if known >= Some(title.ballot) {
@@ -197,6 +198,7 @@ impl Taken {
         if title.ballot == Ballot::default() {
             self.stored.first.get_or_insert(title.tenancy.clone());
         }
+        self.stored.promised = title.ballot.max(self.stored.promised);
         self.keep(now, title);
         (SeatAnswer::Accepted, true)
     }
@@ -210,18 +212,12 @@ impl Taken {
         }
     }
 
-    fn renew(
-        &mut self,
-        now: Instant,
-        object: ObjectId,
-        ballot: Ballot,
-        generation: u64,
-    ) -> SeatAnswer {
+    fn renew(&mut self, now: Instant, claim: Claim, ballot: Ballot, generation: u64) -> SeatAnswer {
         let Some(title) = &self.stored.accepted else {
             return SeatAnswer::Behind;
         };
-        if title.tenancy.generation == generation && title.tenancy.has(object) {
-            self.held.insert(object, now + term(&title.tenancy));
+        if title.tenancy.generation == generation && title.tenancy.has(claim.object) {
+            self.held.insert(claim, now + term(&title.tenancy));
             return SeatAnswer::Renewed;
         }
         if title.ballot < ballot {
@@ -236,7 +232,11 @@ impl Taken {
         };
         let until = now + term(&title.tenancy);
         for home in title.tenancy.homes.values() {
-            self.held.insert(home.object, until);
+            let claim = Claim {
+                object: home.object,
+                number: 0,
+            };
+            self.held.insert(claim, until);
         }
     }
 }

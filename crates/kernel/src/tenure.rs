@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::id::ObjectId;
-use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
+use wire::tenancy::{Ballot, Claim, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use crate::instant::Instant;
 
@@ -35,12 +35,13 @@ const KILL_TENTHS: u32 = 9;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Tenures {
     tenures: BTreeMap<ObjectId, Tenure>,
-    asks: VecDeque<(ObjectId, Seat, SeatAsk)>,
+    asks: VecDeque<(Claim, Seat, SeatAsk)>,
     events: VecDeque<Event>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Tenure {
+    claim: Claim,
     title: Title,
     /// When the last renewal was sent that each seat has granted.
     granted: BTreeMap<Seat, Instant>,
@@ -69,9 +70,15 @@ pub(crate) enum Event {
 }
 
 impl Tenures {
-    /// Seeks the right for an object, from now on.
-    pub(crate) fn hold(&mut self, now: Instant, object: ObjectId, title: Title) {
-        self.tenures.entry(object).or_insert(Tenure {
+    /// Whether the right is sought for the object.
+    pub(crate) fn seeks(&self, object: ObjectId) -> bool {
+        self.tenures.contains_key(&object)
+    }
+
+    /// Seeks the right for an object, from now on. The number of a claim is never used again.
+    pub(crate) fn hold(&mut self, now: Instant, claim: Claim, title: Title) {
+        self.tenures.entry(claim.object).or_insert(Tenure {
+            claim,
             title,
             granted: BTreeMap::new(),
             superseded: BTreeMap::new(),
@@ -85,10 +92,10 @@ impl Tenures {
         let Some(tenure) = self.tenures.remove(&object) else {
             return;
         };
-        self.asks.retain(|(other, _, _)| *other != object);
+        let claim = tenure.claim;
+        self.asks.retain(|(other, _, _)| *other != claim);
         for seat in tenure.title.tenancy.seats {
-            self.asks
-                .push_back((object, seat, SeatAsk::Release(object)));
+            self.asks.push_back((claim, seat, SeatAsk::Release(claim)));
         }
     }
 
@@ -104,7 +111,7 @@ impl Tenures {
     }
 
     /// What is to be asked of a seat, now.
-    pub(crate) fn poll_ask(&mut self) -> Option<(ObjectId, Seat, SeatAsk)> {
+    pub(crate) fn poll_ask(&mut self) -> Option<(Claim, Seat, SeatAsk)> {
         self.asks.pop_front()
     }
 
@@ -114,14 +121,13 @@ impl Tenures {
 
     /// Asks for the renewals that are due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for (object, tenure) in &mut self.tenures {
+        for tenure in self.tenures.values_mut() {
             if tenure.renew_at > now {
                 continue;
             }
             tenure.renew_at = now + part(&tenure.title.tenancy, RENEW_TENTHS);
             for seat in &tenure.title.tenancy.seats {
-                self.asks
-                    .push_back((*object, *seat, tenure.renewal(*object)));
+                self.asks.push_back((tenure.claim, *seat, tenure.renewal()));
             }
         }
     }
@@ -130,15 +136,16 @@ impl Tenures {
     pub(crate) fn handle(
         &mut self,
         now: Instant,
-        object: ObjectId,
+        claim: Claim,
         seat: Seat,
         asked_at: Instant,
         answer: SeatAnswer,
     ) {
+        let object = claim.object;
         let Some(tenure) = self.tenures.get_mut(&object) else {
             return;
         };
-        if !tenure.title.tenancy.seats.contains(&seat) {
+        if tenure.claim != claim || !tenure.title.tenancy.seats.contains(&seat) {
             return;
         }
         match answer {
@@ -158,11 +165,11 @@ impl Tenures {
             }
             SeatAnswer::Behind => {
                 let learn = SeatAsk::Learn(tenure.title.clone());
-                self.asks.push_back((object, seat, learn));
+                self.asks.push_back((claim, seat, learn));
             }
             // It has learned the title.
             SeatAnswer::Accepted => {
-                self.asks.push_back((object, seat, tenure.renewal(object)));
+                self.asks.push_back((claim, seat, tenure.renewal()));
             }
             SeatAnswer::Superseded(title) => {
                 tenure.superseded.insert(seat, title);
@@ -208,9 +215,9 @@ impl Tenures {
 }
 
 impl Tenure {
-    fn renewal(&self, object: ObjectId) -> SeatAsk {
+    fn renewal(&self) -> SeatAsk {
         SeatAsk::Renew {
-            object,
+            claim: self.claim,
             ballot: self.title.ballot,
             generation: self.title.tenancy.generation,
         }
@@ -250,4 +257,205 @@ impl Tenure {
 
 fn part(tenancy: &Tenancy, tenths: u32) -> Duration {
     Duration::from_millis(tenancy.term_ms.into()) * tenths / 10
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use wire::id::NodeId;
+    use wire::tenancy::Home;
+
+    use super::*;
+
+    const OBJECT: ObjectId = ObjectId([1; 16]);
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    fn claim(number: u64) -> Claim {
+        let object = OBJECT;
+        Claim { object, number }
+    }
+
+    fn seat(number: u64) -> Seat {
+        let node = NodeId([1; 32]);
+        Seat { node, number }
+    }
+
+    /// Seats 1, 2 and 3, or 11, 12 and 13 in the next generation.
+    fn title(round: u64, generation: u64, object: ObjectId) -> Title {
+        let home = Home {
+            object,
+            node: NodeId([2; 32]),
+            epoch: 1,
+        };
+        Title {
+            ballot: Ballot { round, node: 0 },
+            tenancy: Tenancy {
+                seats: (1..4).map(|it| seat(generation * 10 + it)).collect(),
+                generation,
+                term_ms: 100,
+                homes: [(0, home)].into(),
+            },
+        }
+    }
+
+    fn seeking() -> Tenures {
+        let mut tenures = Tenures::default();
+        tenures.hold(at(0), claim(1), title(1, 0, OBJECT));
+        tenures
+    }
+
+    /// Which seats are asked to renew the claim, under which ballot and generation, and what else.
+    fn renewals(tenures: &mut Tenures) -> (Vec<u64>, Vec<SeatAsk>) {
+        let mut asked = (Vec::new(), Vec::new());
+        while let Some((_, seat, ask)) = tenures.poll_ask() {
+            asked.0.push(seat.number);
+            if !asked.1.contains(&ask) {
+                asked.1.push(ask);
+            }
+        }
+        asked
+    }
+
+    fn renewal(claim: Claim, ballot: Ballot, generation: u64) -> SeatAsk {
+        SeatAsk::Renew {
+            claim,
+            ballot,
+            generation,
+        }
+    }
+
+    /// Seats answer at 50 what they were asked at such times; until when the object may run then.
+    fn granted(tenures: &mut Tenures, answers: &[(u64, u64)]) -> Option<(Instant, Instant)> {
+        for (number, asked_at) in answers {
+            let renewed = SeatAnswer::Renewed;
+            tenures.handle(at(50), claim(1), seat(*number), at(*asked_at), renewed);
+        }
+        tenures.held(at(50), OBJECT)
+    }
+
+    #[test]
+    fn a_tenure_counts_from_when_what_most_seats_granted_was_sent() {
+        type Answers = &'static [(u64, u64)];
+        let cases: [(Answers, Option<u64>); 7] = [
+            (&[], None),
+            (&[(1, 0)], None),
+            (&[(1, 0), (1, 20)], None),
+            (&[(1, 0), (9, 0)], None),
+            (&[(1, 0), (2, 0)], Some(0)),
+            (&[(1, 40), (2, 20), (3, 0)], Some(20)),
+            (&[(1, 40), (2, 40), (2, 20)], Some(40)),
+        ];
+        for (answers, since) in cases {
+            let expected = since.map(|since| (at(since + 70), at(since + 90)));
+            assert_eq!(granted(&mut seeking(), answers), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_may_run_until_it_is_to_be_frozen() {
+        let mut tenures = seeking();
+        let deadlines = granted(&mut tenures, &[(1, 0), (2, 0)]);
+        assert_eq!(tenures.held(at(69), OBJECT), deadlines);
+        assert_eq!(tenures.held(at(70), OBJECT), None);
+        let extended = Event::Extended {
+            object: OBJECT,
+            freeze_at: at(70),
+            kill_at: at(90),
+        };
+        assert_eq!(tenures.poll_event(), Some(extended));
+        assert_eq!(tenures.poll_event(), None);
+    }
+
+    #[test]
+    fn a_fifth_of_the_term_passes_between_renewals() {
+        let mut tenures = seeking();
+        let expected = renewal(claim(1), title(1, 0, OBJECT).ballot, 0);
+        for due in [0, 20, 40] {
+            assert_eq!(tenures.poll_timeout(), Some(at(due)));
+            tenures.handle_timeout(at(due));
+            let asked = (vec![1, 2, 3], vec![expected.clone()]);
+            assert_eq!(renewals(&mut tenures), asked);
+            tenures.handle_timeout(at(due + 19));
+            assert_eq!(renewals(&mut tenures), (vec![], vec![]));
+        }
+    }
+
+    /// What a seat had granted to a claim that was given up since counted for the next one.
+    #[test]
+    fn what_was_granted_to_a_former_claim_is_not_for_the_present_one() {
+        let mut tenures = seeking();
+        tenures.release(OBJECT);
+        let released = (vec![1, 2, 3], vec![SeatAsk::Release(claim(1))]);
+        assert_eq!(renewals(&mut tenures), released);
+        tenures.hold(at(10), claim(2), title(1, 0, OBJECT));
+        assert_eq!(granted(&mut tenures, &[(1, 0), (2, 0)]), None);
+    }
+
+    #[test]
+    fn what_is_not_asked_yet_when_the_claim_is_given_up_is_never_asked() {
+        let mut tenures = seeking();
+        tenures.handle_timeout(at(0));
+        tenures.release(OBJECT);
+        let released = (vec![1, 2, 3], vec![SeatAsk::Release(claim(1))]);
+        assert_eq!(renewals(&mut tenures), released);
+    }
+
+    #[test]
+    fn a_seat_that_is_behind_is_brought_what_was_chosen() {
+        let mut tenures = seeking();
+        tenures.handle(at(1), claim(1), seat(3), at(0), SeatAnswer::Behind);
+        let learn = SeatAsk::Learn(title(1, 0, OBJECT));
+        assert_eq!(tenures.poll_ask(), Some((claim(1), seat(3), learn)));
+        tenures.handle(at(2), claim(1), seat(3), at(1), SeatAnswer::Accepted);
+        let again = renewal(claim(1), title(1, 0, OBJECT).ballot, 0);
+        assert_eq!(tenures.poll_ask(), Some((claim(1), seat(3), again)));
+    }
+
+    #[test]
+    fn only_what_most_seats_have_accepted_ends_a_tenure() {
+        let other = ObjectId([2; 16]);
+        let superseded = |round| SeatAnswer::Superseded(title(round, 0, other));
+        let cases: [(&[(u64, u64)], bool); 4] = [
+            (&[(1, 2)], false),
+            (&[(1, 2), (1, 2)], false),
+            (&[(1, 2), (2, 3)], false),
+            (&[(1, 2), (2, 3), (3, 3)], true),
+        ];
+        for (answers, is_lost) in cases {
+            let mut tenures = seeking();
+            for (number, round) in answers {
+                tenures.handle(at(1), claim(1), seat(*number), at(0), superseded(*round));
+            }
+            let lost = is_lost.then_some(Event::Lost(OBJECT));
+            assert_eq!(tenures.poll_event(), lost, "{answers:?}");
+            assert_eq!(tenures.seeks(OBJECT), !is_lost);
+        }
+    }
+
+    #[test]
+    fn other_seats_are_asked_once_most_of_the_former_say_so() {
+        let mut tenures = seeking();
+        let held = granted(&mut tenures, &[(1, 40), (2, 40)]);
+        assert!(tenures.poll_event().is_some(), "it may run");
+        for number in [1, 2] {
+            let moved = SeatAnswer::Superseded(title(5, 1, OBJECT));
+            tenures.handle(at(50), claim(1), seat(number), at(45), moved);
+        }
+        let title = title(0, 1, OBJECT);
+        let reseated = Event::Reseated {
+            object: OBJECT,
+            title: title.clone(),
+        };
+        assert_eq!(tenures.poll_event(), Some(reseated));
+        assert_eq!(tenures.held(at(50), OBJECT), held, "as long as before");
+        tenures.handle_timeout(at(50));
+        let asked = vec![renewal(claim(1), title.ballot, 1)];
+        assert_eq!(renewals(&mut tenures), (vec![11, 12, 13], asked));
+        // One seat of the new ones is not most of them, whatever the former ones grant.
+        assert_eq!(granted(&mut tenures, &[(11, 49), (3, 49)]), held);
+    }
 }

@@ -81,6 +81,16 @@ pub struct Title {
     pub tenancy: Tenancy,
 }
 
+/// An object that seeks the right to run, from when it begins to until it gives that up. Messages
+/// overtake each other: what was said of a former claim must not be taken for the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Claim {
+    /// The object.
+    pub object: ObjectId,
+    /// Random, drawn by its host. Zero is for what a seat assumes.
+    pub number: u64,
+}
+
 /// What is asked of a seat.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SeatAsk {
@@ -97,15 +107,15 @@ pub enum SeatAsk {
     Learn(Title),
     /// Let the object run for another term.
     Renew {
-        /// The object.
-        object: ObjectId,
+        /// Who asks.
+        claim: Claim,
         /// Under which title.
         ballot: Ballot,
         /// [`Tenancy::generation`] of that title.
         generation: u64,
     },
-    /// The object does not run, and will not without a renewal.
-    Release(ObjectId),
+    /// The object does not run, and will not by this claim.
+    Release(Claim),
 }
 
 /// What it answers.

@@ -861,14 +861,14 @@ impl Kernel {
                 seat,
             } => self.seat_answered(proposal, round, seat, seat_answer(answer)),
             Task::Renew {
-                object,
+                claim,
                 seat,
                 asked_at,
             } => {
                 if let Some(answer) = seat_answer(answer) {
                     self.once
                         .tenures
-                        .handle(self.now, object, seat, asked_at, answer);
+                        .handle(self.now, claim, seat, asked_at, answer);
                 }
             }
             Task::Forget => {}

@@ -50,7 +50,7 @@ impl Kernel {
             {
                 self.hold(&hosted);
                 if let Some(title) = hosted.title {
-                    self.once.tenures.hold(self.now, object, title);
+                    self.seek_tenure(object, title);
                 }
             }
         }

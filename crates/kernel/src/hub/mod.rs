@@ -31,7 +31,7 @@ use wire::disk::{NodeState, Table, Write};
 use wire::fact::{Availability, Capacity, NodeFacts};
 use wire::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
 use wire::peer::{Answer, AppRecord, Ask, HostedObject, MESSAGE_BYTES_MAX, Message, Statement};
-use wire::tenancy::{Seat, StoredSeat};
+use wire::tenancy::{Claim, Seat, StoredSeat};
 
 use crate::auth::Auth;
 use crate::directory::Directory;
@@ -190,7 +190,7 @@ pub(crate) enum Task {
     },
     /// The tenure of an object here, at that time.
     Renew {
-        object: ObjectId,
+        claim: Claim,
         seat: Seat,
         asked_at: Instant,
     },

@@ -22,7 +22,7 @@ use wire::fact::{Exit, ExitReason};
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppRecord, Ask, Placement, Wanted};
 use wire::spec::{AppSpec, OnPartition};
-use wire::tenancy::{Ballot, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
+use wire::tenancy::{Ballot, Claim, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use super::{Kernel, Origin, Task};
 use crate::calls::Making;
@@ -48,7 +48,7 @@ pub(crate) struct Once {
     /// Apps with a seat that its node does not know.
     vacant: BTreeSet<AppId>,
     /// Seats that were taken and have not voted yet.
-    spare: BTreeMap<AppId, Vec<Seat>>,
+    spare: BTreeMap<AppId, Spare>,
     /// Objects that are started once they hold a tenure.
     awaiting: BTreeSet<ObjectId>,
 }
@@ -68,6 +68,15 @@ enum Purpose {
     Home { placing: u64, node: NodeId },
     /// Other seats are to vote.
     Reseat,
+}
+
+/// Seats that may be of no generation up to that one, of the app of that birth. Whether they are of
+/// the next is uncertain once they were proposed: they must not be proposed after it.
+#[derive(Debug)]
+struct Spare {
+    born: Version,
+    generation: u64,
+    seats: Vec<Seat>,
 }
 
 /// Seats that are being taken.
@@ -230,12 +239,26 @@ impl Kernel {
                 let problem = seating.refused.unwrap_or(too_few.remedy("welkin nodes"));
                 self.reply(origin, Err(problem));
             }
-            None if is_seated => {
-                self.once.spare.insert(seating.app, seating.seats);
-                self.reseat(seating.app);
-            }
+            None if is_seated => self.note_spare(seating),
             None => {}
         }
+    }
+
+    /// All guardians of an app have a seat: they are to vote, if it is still the same app.
+    fn note_spare(&mut self, seating: Seating) {
+        let app = seating.app;
+        let record = self.directory.get(app);
+        let record = record.filter(|record| record.wanted.born == seating.born);
+        let Some(first) = record.and_then(|record| self.first_of(record)) else {
+            return;
+        };
+        let spare = Spare {
+            born: seating.born,
+            generation: first.generation,
+            seats: seating.seats,
+        };
+        self.once.spare.insert(app, spare);
+        self.reseat(app);
     }
 
     /// The caller does not want its app any more, and it was not made yet; says whether it was so.
@@ -354,13 +377,17 @@ impl Kernel {
             self.once.vacant.insert(app);
         }
         self.note_first(app, proposal.born, proposal.proposer.first());
-        match proposal.purpose {
-            Purpose::Home { placing, node } => self.home_decided(placing, node, outcome),
-            Purpose::Reseat => {
-                if let Outcome::Chosen(title) = outcome {
-                    self.note_first(app, proposal.born, &title.tenancy);
-                    self.once.spare.remove(&app);
-                    self.once.vacant.remove(&app);
+        match (proposal.purpose, outcome) {
+            (Purpose::Home { placing, node }, outcome) => self.home_decided(placing, node, outcome),
+            (Purpose::Reseat, Outcome::Chosen(title)) => {
+                self.note_first(app, proposal.born, &title.tenancy);
+                self.once.spare.remove(&app);
+                self.once.vacant.remove(&app);
+            }
+            (Purpose::Reseat, _) => {
+                // It has seen all generations up to this one.
+                if let Some(spare) = self.once.spare.get_mut(&app) {
+                    spare.generation = proposal.proposer.first().generation;
                 }
             }
         }
@@ -455,18 +482,17 @@ impl Kernel {
             let seated: BTreeSet<NodeId> = first.seats.iter().map(|seat| seat.node).collect();
             let is_right = wanted == seated && !self.once.vacant.contains(&app);
             if !is_right && guardians.iter().all(|node| self.is_reachable(*node)) {
-                due.push((app, record.wanted.born, wanted));
+                due.push((app, record.wanted.born, first.generation, wanted));
             }
         }
         for app in doubted {
             self.fetch_from_host(app, self.supervisor_of(app));
         }
-        for (app, born, wanted) in due {
+        for (app, born, generation, wanted) in due {
             let spare = self.once.spare.get(&app);
-            let fits = spare.is_some_and(|seats| {
-                seats.iter().map(|seat| seat.node).collect::<BTreeSet<_>>() == wanted
-            });
-            if fits {
+            let fits = spare.filter(|it| (it.born, it.generation) == (born, generation));
+            let nodes = fits.map(|it| it.seats.iter().map(|seat| seat.node).collect());
+            if nodes == Some(wanted) {
                 self.reseat(app);
             } else {
                 self.begin_seating(app, born, None);
@@ -476,8 +502,9 @@ impl Kernel {
     }
 
     fn reseat(&mut self, app: AppId) {
-        if let Some(seats) = self.once.spare.get(&app).cloned() {
-            self.propose(app, Change::Seat(seats), Purpose::Reseat);
+        if let Some(spare) = self.once.spare.get(&app) {
+            let change = Change::Seat(spare.seats.clone());
+            self.propose(app, change, Purpose::Reseat);
         }
     }
 
@@ -531,7 +558,7 @@ impl Kernel {
         };
         let hosted = self.objects.get(object);
         if let Some(title) = hosted.and_then(|it| it.title.clone()) {
-            self.once.tenures.hold(self.now, object, title);
+            self.seek_tenure(object, title);
             let Some(deadlines) = self.once.tenures.held(self.now, object) else {
                 self.once.awaiting.insert(object);
                 return;
@@ -539,6 +566,16 @@ impl Kernel {
             launch.tenure = Some(tenure(deadlines));
         }
         self.outbox.act(Output::Launch(Box::new(launch)));
+    }
+
+    /// Asks for the right of an object to run, from now on, unless it is asked for already.
+    pub(super) fn seek_tenure(&mut self, object: ObjectId, title: Title) {
+        if !self.once.tenures.seeks(object) {
+            let number = self.rng.random();
+            self.once
+                .tenures
+                .hold(self.now, Claim { object, number }, title);
+        }
     }
 
     /// Whether the object's program was not started yet, because it may not run; then it is not.
@@ -564,10 +601,10 @@ impl Kernel {
 
     /// Asks for renewals; says what came of them. Whether there was anything to do.
     pub(super) fn heed_tenures(&mut self) -> bool {
-        if let Some((object, seat, ask)) = self.once.tenures.poll_ask() {
+        if let Some((claim, seat, ask)) = self.once.tenures.poll_ask() {
             let asked_at = self.now;
             let task = Task::Renew {
-                object,
+                claim,
                 seat,
                 asked_at,
             };
