@@ -186,7 +186,7 @@ impl Model {
             }
             let began = open.began;
             let open = app.open.take().map_or(view, |it| it.view);
-            app.echoes.retain(|(until, _)| *until > now);
+            app.echoes.retain(|(until, _)| *until > began);
             // What the clocks say of when it was done is between its beginning and now.
             let is_quiet = app.last.is_none_or(|last| began.since(last) > SKEW);
             let is_known = view.is_calm && open.is_calm
