@@ -258,9 +258,16 @@ impl Survey {
     /// Apps that have done their work and are to remove themselves.
     #[must_use]
     pub fn lingering(&self) -> BTreeSet<String> {
+        // What was stopped is kept, to be started again.
         let is_once = |name: &String| {
-            let wish = super::acknowledged::agreed(self, name);
-            wish.and_then(Wish::kind) == Some(Kind::Once)
+            matches!(
+                super::acknowledged::agreed(self, name),
+                Some(Wish::Present {
+                    stopped: false,
+                    kind: Kind::Once,
+                    ..
+                })
+            )
         };
         let names = self.expected.apps.keys();
         let over = names.filter(|name| is_once(name) && self.is_over(name));

@@ -186,7 +186,7 @@ impl Model {
             }
             let began = open.began;
             let open = app.open.take().map_or(view, |it| it.view);
-            app.echoes.retain(|(until, _)| *until > now);
+            app.echoes.retain(|(until, _)| *until > began);
             // What the clocks say of when it was done is between its beginning and now.
             let is_quiet = app.last.is_none_or(|last| began.since(last) > SKEW);
             let is_known = view.is_calm && open.is_calm
@@ -288,6 +288,7 @@ fn answers_wrongly(name: &str, deed: Deed, outcome: &Outcome) -> Option<String> 
 
 impl App {
     fn begin(&mut self, world: &mut World, name: &str, at: MachineId, (deed, view): (Deed, View)) {
+        let deed = self.without_gap(deed);
         let request = deed::request(world, name, deed);
         let call = world.call(at, request);
         let patience = match world.random().random_range(0..24) {
@@ -306,6 +307,19 @@ impl App {
             began: world.now(),
             abandon_at,
         });
+    }
+
+    /// One object may yet be stopped, of whatever app has the name by then: a policy that does not
+    /// start it again would leave a gap.
+    fn without_gap(&self, mut deed: Deed) -> Deed {
+        let is_stop = |(_, echo): &(Instant, Deed)| matches!(echo, Deed::StopOne(_));
+        if let Deed::Run { kind, .. } = &mut deed
+            && *kind == Kind::Retried
+            && self.echoes.iter().any(is_stop)
+        {
+            *kind = Kind::Always;
+        }
+        deed
     }
 
     /// People do not wait before they undo what they did.
