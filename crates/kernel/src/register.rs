@@ -48,6 +48,8 @@ struct Taken {
     /// Until when objects hold a tenure here. What is assumed is released by nobody: an object may
     /// have asked for it before what it releases, or after.
     held: BTreeMap<Claim, Instant>,
+    /// Until when nobody gets a tenure here who has none, because whoever prepared was told so.
+    closed_until: Instant,
 }
 
 impl Seats {
@@ -56,6 +58,7 @@ impl Seats {
         let mut taken = Taken {
             stored,
             held: BTreeMap::new(),
+            closed_until: now,
         };
         taken.hold_all(now);
         self.seats.insert(number, taken);
@@ -73,8 +76,12 @@ impl Seats {
             promised: Ballot::default(),
             accepted: None,
         };
-        let held = BTreeMap::new();
-        self.seats.insert(number, Taken { stored, held });
+        let taken = Taken {
+            stored,
+            held: BTreeMap::new(),
+            closed_until: Instant::default(),
+        };
+        self.seats.insert(number, taken);
         true
     }
 
@@ -152,6 +159,7 @@ impl Taken {
             return (SeatAnswer::Outvoted(self.stored.promised), false);
         }
         self.stored.promised = ballot;
+        self.closed_until = now + term(&first);
         let began = Title {
             ballot: Ballot::default(),
             tenancy: first,
@@ -216,6 +224,11 @@ impl Taken {
         let Some(title) = &self.stored.accepted else {
             return SeatAnswer::Behind;
         };
+        let is_promised = self.stored.promised > title.ballot && self.closed_until > now;
+        if is_promised && !self.held.contains_key(&claim) {
+            // Or a proposal that took its slot would be accepted by some and refused by the others.
+            return SeatAnswer::Outvoted(self.stored.promised);
+        }
         if title.tenancy.generation == generation && title.tenancy.has(claim.object) {
             self.held.insert(claim, now + term(&title.tenancy));
             return SeatAnswer::Renewed;

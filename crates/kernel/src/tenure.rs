@@ -48,6 +48,8 @@ struct Tenure {
     /// Seats that have accepted something without it, or of other seats.
     superseded: BTreeMap<Seat, Title>,
     renew_at: Instant,
+    /// Since when it is sought under this claim.
+    sought_at: Instant,
     /// When the renewal was sent that most seats have granted.
     since: Option<Instant>,
 }
@@ -83,6 +85,7 @@ impl Tenures {
             granted: BTreeMap::new(),
             superseded: BTreeMap::new(),
             renew_at: now,
+            sought_at: now,
             since: None,
         });
     }
@@ -123,6 +126,15 @@ impl Tenures {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for tenure in self.tenures.values_mut() {
             if tenure.renew_at > now {
+                continue;
+            }
+            if tenure.has_failed(now) {
+                let claim = tenure.claim;
+                self.asks.retain(|(other, _, _)| *other != claim);
+                for seat in &tenure.title.tenancy.seats {
+                    self.asks.push_back((claim, *seat, SeatAsk::Release(claim)));
+                }
+                tenure.pause(now);
                 continue;
             }
             tenure.renew_at = now + part(&tenure.title.tenancy, RENEW_TENTHS);
@@ -215,6 +227,21 @@ impl Tenures {
 }
 
 impl Tenure {
+    /// Most seats have not renewed it for a whole term, in which it has ended.
+    fn has_failed(&self, now: Instant) -> bool {
+        let since = self.since.max(Some(self.sought_at));
+        since.is_some_and(|since| since + part(&self.title.tenancy, 10) <= now)
+    }
+
+    /// What only few seats grant helps nobody, and keeps others out: for a term it is not sought.
+    fn pause(&mut self, now: Instant) {
+        self.claim.number = self.claim.number.wrapping_add(1);
+        self.granted.clear();
+        self.since = None;
+        self.renew_at = now + part(&self.title.tenancy, 10);
+        self.sought_at = self.renew_at;
+    }
+
     fn renewal(&self) -> SeatAsk {
         SeatAsk::Renew {
             claim: self.claim,
@@ -335,6 +362,34 @@ mod tests {
             tenures.handle(at(50), claim(1), seat(*number), at(*asked_at), renewed);
         }
         tenures.held(at(50), OBJECT)
+    }
+
+    /// What one of three seats granted a host that the others did not answer let nothing run, and kept
+    /// everybody else out for as long.
+    #[test]
+    fn what_few_seats_grant_is_given_back_and_sought_again_later() {
+        let mut tenures = seeking();
+        let asks = |tenures: &mut Tenures, now| {
+            tenures.handle_timeout(at(now));
+            core::iter::from_fn(|| tenures.poll_ask()).collect::<Vec<_>>()
+        };
+        assert_eq!(asks(&mut tenures, 0).len(), 3);
+        for now in (20..100).step_by(20) {
+            assert_eq!(asks(&mut tenures, now).len(), 3, "at {now}");
+            tenures.handle(at(now), claim(1), seat(1), at(now), SeatAnswer::Renewed);
+        }
+        let released = asks(&mut tenures, 100);
+        let is_release = |(_, _, ask): &(_, _, SeatAsk)| *ask == SeatAsk::Release(claim(1));
+        assert!(
+            released.len() == 3 && released.iter().all(is_release),
+            "{released:?}"
+        );
+        assert_eq!(asks(&mut tenures, 199), []);
+        let sought = asks(&mut tenures, 200);
+        assert!(
+            sought.len() == 3 && sought.iter().all(|(it, _, _)| *it == claim(2)),
+            "{sought:?}"
+        );
     }
 
     #[test]

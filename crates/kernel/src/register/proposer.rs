@@ -208,7 +208,9 @@ impl Proposer {
                 return None;
             }
             let tenancy = self.changed();
-            let losing = self.held_ms.iter().filter(|(it, _)| !tenancy.has(**it));
+            // What others have taken the slot from is a memory of few seats.
+            let loses = |it: ObjectId| newest.has(it) && !tenancy.has(it);
+            let losing = self.held_ms.iter().filter(|(it, _)| loses(**it));
             if let Some(by_ms) = losing.map(|(_, left_ms)| *left_ms).max() {
                 // Nothing was said to the seats yet: whoever runs is not disturbed.
                 return Some(Outcome::Held { by_ms });

@@ -229,8 +229,9 @@ fn what_was_chosen_is_learned_whatever_was_promised() {
             (0, prepare(9, ""), promised(0, "", &[])),
             (0, learn(5, "a"), SeatAnswer::Accepted),
             (0, learn(4, "b"), SeatAnswer::Accepted),
-            (0, renew('a', 5), SeatAnswer::Renewed),
-            (0, prepare(10, ""), promised(5, "a", &[('a', 10)])),
+            (0, renew('a', 5), outvoted(9)),
+            (10, renew('a', 5), SeatAnswer::Renewed),
+            (10, prepare(10, ""), promised(5, "a", &[('a', 10)])),
         ],
     );
     check(
@@ -238,6 +239,25 @@ fn what_was_chosen_is_learned_whatever_was_promised() {
         &[
             (0, learn(5, "a"), SeatAnswer::Accepted),
             (0, prepare(5, ""), outvoted(5)),
+        ],
+    );
+}
+
+/// A host came back between a proposer's two questions. Its object was renewed by the seats that had
+/// not accepted the other one yet, and those that had were asked first ever after.
+#[test]
+fn who_holds_no_tenure_when_a_ballot_is_promised_gets_none_before_it_is_accepted() {
+    check(
+        &mut a_seat(),
+        &[
+            (0, prepare(1, ""), promised(0, "", &[])),
+            (0, accept(1, "a"), SeatAnswer::Accepted),
+            (0, prepare(2, ""), promised(1, "a", &[])),
+            (0, renew('a', 1), outvoted(2)),
+            (0, accept(2, "b"), SeatAnswer::Accepted),
+            (0, renew('b', 2), SeatAnswer::Renewed),
+            (0, prepare(3, ""), promised(2, "b", &[('b', 10)])),
+            (1, renew('b', 2), SeatAnswer::Renewed),
         ],
     );
 }
