@@ -67,6 +67,7 @@ fn main() -> ExitCode {
             failed.push(*name);
         }
     }
+    drivers::exec::remove_control_groups(bed::NODE);
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
