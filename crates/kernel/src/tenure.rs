@@ -325,6 +325,7 @@ mod tests {
                 generation,
                 term_ms: 100,
                 homes: [(0, home)].into(),
+                epoch: 0,
             },
         }
     }

@@ -55,6 +55,8 @@ pub struct Tenancy {
     pub term_ms: u32,
     /// By slot.
     pub homes: BTreeMap<u32, Home>,
+    /// The largest epoch that was ever given to a home.
+    pub epoch: u64,
 }
 
 impl Tenancy {

@@ -226,6 +226,7 @@ impl Kernel {
                     generation: 0,
                     term_ms: term_ms(making.spec()).unwrap_or_default(),
                     homes: BTreeMap::new(),
+                    epoch: 0,
                 };
                 self.make_seated(origin, making, seating.born, tenancy);
             }

@@ -60,8 +60,14 @@ pub(crate) struct Proposer {
     outvoted: Option<Ballot>,
     /// Objects that hold a tenure at some seat, and the longest time that is left of it.
     held_ms: BTreeMap<ObjectId, u32>,
+    /// Who said so of each of them.
+    holders: BTreeMap<ObjectId, BTreeSet<Seat>>,
+    /// The homes that were heard of, of any ballot.
+    heard: BTreeMap<ObjectId, (u32, Home)>,
     /// The longest time for which a seat will not accept what it was asked to.
     closed_ms: Option<u32>,
+    /// What the seats are asked to accept gives back what another attempt took.
+    is_mending: bool,
     asks: Vec<(Seat, SeatAsk)>,
 }
 
@@ -81,7 +87,10 @@ impl Proposer {
             unknown: BTreeSet::new(),
             outvoted: None,
             held_ms: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            heard: BTreeMap::new(),
             closed_ms: None,
+            is_mending: false,
             asks: Vec::new(),
         };
         it.prepare();
@@ -113,6 +122,8 @@ impl Proposer {
         self.newest = began(&self.first);
         self.next = None;
         self.held_ms.clear();
+        self.holders.clear();
+        self.heard.clear();
         self.closed_ms = None;
         self.unknown.clear();
         self.ask_all(&SeatAsk::Prepare {
@@ -150,10 +161,14 @@ impl Proposer {
         match answer {
             Some(SeatAnswer::Promised { accepted, held }) if self.next.is_none() => {
                 self.agreed.insert(seat);
+                for (index, home) in &accepted.tenancy.homes {
+                    self.heard.insert(home.object, (*index, *home));
+                }
                 if accepted.ballot > self.newest.ballot {
                     self.newest = accepted;
                 }
                 for (object, left_ms) in held {
+                    self.holders.entry(object).or_default().insert(seat);
                     let longest = self.held_ms.entry(object).or_insert(left_ms);
                     *longest = left_ms.max(*longest);
                 }
@@ -179,7 +194,9 @@ impl Proposer {
         }
         let seats = self.first.seats.len();
         if self.agreed.len() >= majority(seats) {
-            return self.advance();
+            let is_complete = self.agreed.len() + self.declined.len() == seats;
+            let is_clear = self.next.is_some() || self.strays().next().is_none();
+            return (is_complete || is_clear).then(|| self.advance())?;
         }
         let possible = seats.saturating_sub(self.declined.len());
         (possible < majority(seats)).then(|| self.failed())
@@ -207,6 +224,11 @@ impl Proposer {
                 self.accept(newest.clone());
                 return None;
             }
+            if let Some(mended) = self.mended() {
+                self.is_mending = true;
+                self.accept(mended);
+                return None;
+            }
             let tenancy = self.changed();
             // What others have taken the slot from is a memory of few seats.
             let loses = |it: ObjectId| newest.has(it) && !tenancy.has(it);
@@ -218,6 +240,11 @@ impl Proposer {
             self.accept(tenancy);
             return None;
         };
+        if core::mem::take(&mut self.is_mending) {
+            self.ballot.round += 1;
+            self.prepare();
+            return None;
+        }
         let is_mine = match &self.change {
             Change::Place { .. } => next.tenancy.generation == generation,
             Change::Seat(seats) => *seats == next.tenancy.seats,
@@ -231,6 +258,28 @@ impl Proposer {
         None
     }
 
+    /// Objects that hold a tenure and have lost their slot to another.
+    fn strays(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        let held = self.held_ms.keys().copied();
+        held.filter(|object| !self.newest.tenancy.has(*object))
+    }
+
+    /// A seat has accepted that another object takes a slot, most others have not, and have gone on
+    /// to renew the former one: it never lost the slot, and gets it back.
+    fn mended(&self) -> Option<Tenancy> {
+        let seats = self.first.seats.len();
+        let is_held = |object: &ObjectId| {
+            let holders = self.holders.get(object).map_or(0, BTreeSet::len);
+            holders >= majority(seats)
+        };
+        let mut next = self.newest.tenancy.clone();
+        for object in self.strays().filter(is_held) {
+            let (index, home) = self.heard.get(&object)?;
+            next.homes.insert(*index, *home);
+        }
+        (next != self.newest.tenancy).then_some(next)
+    }
+
     fn changed(&self) -> Tenancy {
         let mut next = self.newest.tenancy.clone();
         match &self.change {
@@ -239,11 +288,11 @@ impl Proposer {
                 object,
                 node,
             } => {
-                let before = next.homes.values().map(|home| home.epoch).max();
+                next.epoch += 1;
                 let home = Home {
                     object: *object,
                     node: *node,
-                    epoch: before.unwrap_or(0) + 1,
+                    epoch: next.epoch,
                 };
                 next.homes.insert(*index, home);
             }

@@ -42,6 +42,7 @@ fn tenancy(generation: u64, objects: &str) -> Tenancy {
         generation,
         term_ms: u32::try_from(TERM_MS).expect("a short term"),
         homes: (0..).zip(objects.chars().map(home)).collect(),
+        epoch: u64::from(!objects.is_empty()),
     }
 }
 
