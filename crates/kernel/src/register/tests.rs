@@ -357,6 +357,7 @@ fn an_attempt_builds_on_what_was_accepted_last() {
     assert_eq!(answered(&mut proposer, 1, &answers), None);
     let (_, _, ask) = asks(&mut proposer);
     let mut expected = title(3, 0, "bd");
+    expected.tenancy.epoch = 2;
     let home = expected.tenancy.homes.get_mut(&0).expect("it has the slot");
     home.epoch = 2;
     assert_eq!(ask, Some(SeatAsk::Accept(expected)));
