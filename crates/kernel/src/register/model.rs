@@ -670,14 +670,15 @@ impl Cloud {
             .unwrap_or_default()
     }
 
-    /// Whether all seats of a generation that know with what it began know the same.
+    /// Whether whoever has a seat knows of nothing else as the beginning of its generation than what
+    /// was the end of the one before.
     fn begins_as_chosen(&self) -> bool {
         let seats = self.guardians.iter().flat_map(|it| it.seats.values());
-        let mut firsts = BTreeMap::new();
-        let known = seats.filter_map(|taken| taken.stored.first.as_ref());
-        known
-            .into_iter()
-            .all(|first| *firsts.entry(first.generation).or_insert(first) == first)
+        let mut firsts = seats.filter_map(|taken| taken.stored.first.as_ref());
+        firsts.all(|first| {
+            let mut chosen = self.record.chosen();
+            first.generation == 0 || chosen.any(|(_, tenancy)| tenancy == first)
+        })
     }
 
     /// Whether an object runs that was placed after so many others, while that generation votes.
