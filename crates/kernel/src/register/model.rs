@@ -65,7 +65,7 @@ struct Bounds {
 enum Attempt {
     /// The slot gets this object, on this host.
     Place(u8, u8),
-    /// The seats of that generation vote.
+    /// These seats vote: the first set after those with which the app began, or the second.
     Seat(u8),
 }
 
@@ -295,11 +295,11 @@ fn node(number: u8) -> NodeId {
     NodeId([number; 32])
 }
 
-/// Generation zero has seats at the guardians 0, 1 and 2, the first at 1, 2 and 3, and so on.
-fn seats(generation: u8, count: u8) -> Vec<Seat> {
+/// A set of seats. The first is at the guardians 0, 1 and 2, the next at 1, 2 and 3, and so on.
+fn seats(set: u8, count: u8) -> Vec<Seat> {
     let seat = |index| Seat {
-        node: node(generation + index),
-        number: u64::from(generation * 10 + index),
+        node: node(set + index),
+        number: u64::from(set * 10 + index),
     };
     (0..count).map(seat).collect()
 }
@@ -324,7 +324,7 @@ impl Attempt {
                 object: object(number),
                 node: node(host),
             },
-            Self::Seat(generation) => Change::Seat(seats(generation, seats_count)),
+            Self::Seat(set) => Change::Seat(seats(set, seats_count)),
         }
     }
 }
@@ -369,12 +369,11 @@ impl Host {
 
 impl Cloud {
     fn new(bounds: &Bounds) -> Self {
-        let generations = bounds.attempts.iter().flatten();
-        let generations = generations.map(|attempt| match attempt {
-            Attempt::Seat(generation) => *generation,
+        let sets = bounds.attempts.iter().flatten().map(|it| match it {
+            Attempt::Seat(set) => *set,
             Attempt::Place(..) => 0,
         });
-        let last = generations.max().unwrap_or(0);
+        let last = sets.max().unwrap_or(0);
         let mut guardians = vec![Seats::default(); usize::from(last + bounds.seats)];
         for seat in (0..=last).flat_map(|it| seats(it, bounds.seats)) {
             let born = Version::default();
@@ -696,7 +695,8 @@ fn asks_of(proposer: &mut Proposer) -> impl Iterator<Item = (u32, Seat, SeatAsk)
 
 impl Record {
     fn vote(&mut self, seat: Seat, title: &Title) {
-        let generation = seat.number / 10;
+        let is_last = !title.tenancy.seats.contains(&seat);
+        let generation = title.tenancy.generation - u64::from(is_last);
         let tenancy = title.tenancy.clone();
         let vote = self.votes.entry((generation, title.ballot));
         let (accepted, seats) = vote.or_insert((tenancy, BTreeSet::new()));
