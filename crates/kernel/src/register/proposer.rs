@@ -18,7 +18,9 @@ use wire::tenancy::{Ballot, Home, Seat, SeatAnswer, SeatAsk, Tenancy, Title, maj
 /// What is to become different.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
-    /// The slot gets this object.
+    /// The slot gets this object, which no attempt was about before. Else what seats have granted
+    /// because of a former one, which was superseded since, would count with what others grant
+    /// because of this one before it is chosen.
     Place {
         index: u32,
         object: ObjectId,
