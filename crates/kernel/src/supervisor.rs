@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::time::Duration;
 
-use wire::fact::{ExitReason, ObjectFacts, Phase};
+use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{AppRecord, Revision, Wanted};
 use wire::spec::{AppSpec, OnPartition, Restart};
@@ -135,7 +135,7 @@ pub(crate) fn plan(
             .iter()
             .filter(|it| it.index == index)
             .collect();
-        plan_slot(&record.wanted, index, &slot, &reach, known, &mut steps);
+        plan_slot(record, index, &slot, &reach, known, &mut steps);
     }
     let beyond = |it: &&ObjectFacts| it.index >= spec.replicas && is_reachable(reach(it.node));
     steps.extend(
@@ -210,11 +210,15 @@ fn slot_of(
             }
             Phase::Running => Slot::Updated,
             Phase::Starting | Phase::Stopping => Slot::Moving,
-            Phase::Waiting | Phase::Ended | Phase::Failed => ended(spec, newest),
+            Phase::Waiting | Phase::Ended | Phase::Failed => match ended(spec, newest) {
+                // One of the two goes.
+                Slot::Updated if older_lives => Slot::Moving,
+                slot => slot,
+            },
         };
     }
     let reachable: Vec<_> = slot.iter().filter(here).collect();
-    let is_to_stay = wanted.rested.contains(&index)
+    let is_to_stay = (wanted.rested.contains(&index) && !older_lives)
         // What is lost with its node and is not started elsewhere may come back.
         || (reachable.is_empty()
             && spec.restart == Restart::No
@@ -234,17 +238,22 @@ fn ended(spec: &AppSpec, facts: &ObjectFacts) -> Slot {
     let Some(exit) = &facts.last_exit else {
         return Slot::Moving;
     };
-    let is_over = facts.phase != Phase::Waiting;
-    let has_done_it = exit.reason.is_success() && is_over && spec.restart != Restart::Always;
-    if facts.halted || has_done_it {
+    if facts.halted || has_done_it(spec.restart, facts) {
         Slot::Updated
-    } else if exit.reason == ExitReason::Lost && !is_over {
+    } else if exit.reason == ExitReason::Lost && facts.phase == Phase::Waiting {
         // That was its machine, which runs it again.
         Slot::Moving
     } else {
         let (name, index, reason) = (&spec.name, facts.index, &exit.reason);
         Slot::Failed(alloc::format!("{name}/{index} {reason}"))
     }
+}
+
+/// Whether the program has come to its own end, and is not to run again.
+fn has_done_it(restart: Restart, facts: &ObjectFacts) -> bool {
+    let is_success = |exit: &Exit| exit.reason.is_success();
+    let has_succeeded = facts.last_exit.as_ref().is_some_and(is_success);
+    has_succeeded && !facts.phase.is_alive() && restart != Restart::Always
 }
 
 /// How far the change of what an app's objects run is: how many do, and why it goes no further.
@@ -453,13 +462,14 @@ fn never_runs_twice(spec: &AppSpec) -> bool {
 }
 
 fn plan_slot(
-    wanted: &Wanted,
+    record: &AppRecord,
     index: u32,
     slot: &[&ObjectFacts],
     reach: &impl Fn(NodeId) -> Reach,
     known: &Known,
     steps: &mut Vec<Step>,
 ) {
+    let wanted = &record.wanted;
     let is_busy = known.busy.contains(&index);
     let is_older = |it: &ObjectFacts| it.revised != wanted.revised;
     let spec = wanted.spec.as_ref();
@@ -481,7 +491,19 @@ fn plan_slot(
             it.object,
         )
     };
+    // It has done what it should; or it was relied on once, so that nothing is undone any more.
+    let is_settled = record.settled == wanted.revised;
+    let replaces = |it: &&ObjectFacts| {
+        let is_newest_and_over = !is_older(it) && !it.phase.is_alive() && !it.halted;
+        is_newest_and_over && (is_settled || has_done_it(restart, it))
+    };
     if let Some(keep) = serving.min_by_key(preference) {
+        if is_older(keep) && here.iter().any(replaces) {
+            let alive = |it: &&&ObjectFacts| it.phase.is_alive() && it.phase != Phase::Stopping;
+            let replaced = here.iter().filter(alive);
+            steps.extend(replaced.map(|it| retire(it, OUTDATED)));
+            return;
+        }
         let leaving = reach(keep.node) == Reach::Draining;
         if leaving && restart != Restart::No && !is_busy {
             // What never runs twice must have ended before it can begin elsewhere.
@@ -545,8 +567,8 @@ fn superfluous(
     let is_replaced = is_older(other) && !is_older(keep);
     let on_trial = is_replaced && known.on_trial.contains(&keep.object);
     let in_use = other.phase == Phase::Running && (keep.phase != Phase::Running || on_trial);
-    // It tells why the update goes no further.
-    let has_failed = is_older(keep) && !is_older(other) && !other.phase.is_alive();
+    // It tells why the update goes no further, unless somebody asked it to end.
+    let has_failed = is_older(keep) && !is_older(other) && !other.phase.is_alive() && !other.halted;
     let is_needed = in_use || has_failed || other.phase == Phase::Stopping;
     (!is_needed).then_some(if is_replaced { OUTDATED } else { "surplus" })
 }
@@ -1132,9 +1154,40 @@ mod tests {
         }
         ends(&mut failing, 2, Phase::Failed, ExitReason::Code(127));
         check(&failing, expect![""]);
-        // What returns 0 and is not to run again has done what it should.
+        // What returns 0 and is not to run again has done what it should, in the place of the older.
         ends(&mut failing, 2, Phase::Ended, ExitReason::Code(0));
+        check(&failing, expect!["retire 0: its app runs something else"]);
+        failing.objects.remove(0);
         check(&failing, expect!["place 1"]);
+    }
+
+    /// An older one came back with its node once all others had been replaced: the newer one of its
+    /// slot had ended with its machine meanwhile, and neither of them went.
+    #[test]
+    fn an_older_one_that_comes_back_goes_also_when_the_newer_one_has_ended() {
+        let mut slots = two(Phase::Running, Phase::Running);
+        slots.push(('c', 0, Phase::Ended, 2));
+        let mut record = revised(record(Restart::No, 2, &slots), &[1, 2]);
+        ends(&mut record, 2, Phase::Ended, ExitReason::Lost);
+        record.settled = record.wanted.revised;
+        check(&record, expect!["retire 0: its app runs something else"]);
+    }
+
+    /// One side of a cut undid a change while the other had asked the newer object to end, which by
+    /// then was what is wished again: it held the slot, and the one that ran was never replaced.
+    #[test]
+    fn a_newer_one_that_was_asked_to_end_goes_while_an_older_one_runs() {
+        let mut slots = two(Phase::Running, Phase::Running);
+        slots.push(('c', 0, Phase::Ended, 2));
+        let mut record = revised(record(Restart::Always, 2, &slots), &[2]);
+        ends(&mut record, 2, Phase::Ended, ExitReason::Code(0));
+        record.objects[2].halted = true;
+        for rested in [vec![], vec![0]] {
+            record.wanted.rested = rested.into_iter().collect();
+            check(&record, expect!["retire 2: surplus"]);
+        }
+        record.objects.pop();
+        check(&record, expect!["place 0"]);
     }
 
     #[test]
