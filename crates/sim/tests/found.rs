@@ -6,8 +6,8 @@ use std::time::Duration;
 use sim::latency::Matrix;
 use sim::world::{Hardware, JoinOutcome, MachineId, Moment, Outcome, World};
 use wire::call::{
-    Inspect, Inspection, Invite, NodeList, NodeRemove, Problem, Remove, Response, Run, Scale,
-    StartApp, StopApp, Wait,
+    Apply, Expected, Inspect, Inspection, Invite, NodeDrain, NodeList, NodeRemove, Problem, Remove,
+    Response, Run, Scale, StartApp, StopApp, Wait,
 };
 use wire::fact::ObjectFacts;
 use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
@@ -306,6 +306,41 @@ fn a_slot_gets_its_place_as_soon_as_there_is_room_for_it() {
         world.pass(SECOND * 2);
         assert_eq!(hosts(&world, "second"), [host]);
     }
+}
+
+/// The node of a newer object drained while the older one, in the only room left, was ending. The
+/// older one was to make room, which it did already, and so a place was looked for again in the same
+/// step: for ever.
+#[test]
+fn what_drains_while_the_older_one_ends_waits_for_its_room() {
+    let (mut world, _) = cloud(2);
+    let at = MachineId(0);
+    let mut older = spec("web", &["deaf"], Restart::Always);
+    older.resources.cpu_millis = 3000;
+    older.stop.grace_ms = 10_000;
+    run(&mut world, at, older.clone()).expect("there is room");
+    let first = hosts(&world, "web")[0];
+    let mut newer = older;
+    newer.resources.memory_bytes = 64 << 20;
+    let apply = Apply {
+        spec: newer.into(),
+        expected: Expected::Anything,
+        roll_back: false,
+    };
+    world.ask(at, apply, SECOND * 60).expect("there is room");
+    let has_come = world.pass_until(SECOND * 5, |world| hosts(world, "web").len() == 2);
+    assert!(has_come);
+    world.pass(SECOND * 5);
+    let other = world.machines().find(|it| *it != first).expect("two");
+    let drain = NodeDrain {
+        node: world.name(other).to_string(),
+        force: false,
+    };
+    world.ask(at, drain, SECOND * 60).expect("it drains");
+    assert_eq!(hosts(&world, "web").len(), 2, "it does not listen");
+    let is_wrong = world.pass_until(SECOND * 30, |world| !world.violations().is_empty());
+    assert!(!is_wrong, "{:?}", world.violations());
+    assert_eq!(hosts(&world, "web"), [first]);
 }
 
 #[test]
