@@ -1,13 +1,15 @@
 //! What the swarm has found, each as short as it can be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sim::invariants::faults;
+use sim::invariants::survey::{self, Kind, Survey, Wish};
 use sim::latency::Matrix;
 use sim::world::{Hardware, JoinOutcome, MachineId, Moment, Outcome, World};
 use wire::call::{
-    Apply, Expected, Inspect, Inspection, Invite, NodeDrain, NodeList, NodeRemove, Problem, Remove,
-    Response, Run, Scale, StartApp, StopApp, Wait,
+    Apply, Expected, Inspect, Inspection, Invite, NodeDrain, NodeLabel, NodeList, NodeRemove,
+    Problem, Remove, Response, Run, Scale, StartApp, StopApp, Wait,
 };
 use wire::fact::ObjectFacts;
 use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
@@ -341,6 +343,52 @@ fn what_drains_while_the_older_one_ends_waits_for_its_room() {
     let is_wrong = world.pass_until(SECOND * 30, |world| !world.violations().is_empty());
     assert!(!is_wrong, "{:?}", world.violations());
     assert_eq!(hosts(&world, "web"), [first]);
+}
+
+/// An update was undone half way, and what was undone could not run again either: its node has another
+/// label by now. The app says so, and the simulator took that for a complaint without a reason.
+#[test]
+fn an_undone_update_that_cannot_go_back_is_a_trouble() {
+    let (mut world, _) = cloud(1);
+    let at = MachineId(0);
+    let mut web = spec("web", &["serve"], Restart::Always);
+    (web.replicas, web.resources.cpu_millis) = (2, 1500);
+    let constraint = "label.tier!=front".parse().expect("it is one");
+    web.placement.constraints.push(constraint);
+    run(&mut world, at, web.clone()).expect("there is room");
+    web.program.arguments.push("newer".to_string());
+    let apply = Apply {
+        spec: web.clone().into(),
+        expected: Expected::Anything,
+        roll_back: true,
+    };
+    world.ask(at, apply, SECOND * 60).expect("it begins");
+    world.pass(SECOND * 2);
+    let label = NodeLabel {
+        node: world.name(at).to_string(),
+        set: BTreeMap::from([("tier".to_string(), "front".to_string())]),
+        remove: Vec::new(),
+    };
+    world.ask(at, label, SECOND).expect("it is up");
+    world.pass(SECOND * 30);
+    let inspection = inspect(&mut world, at, "web");
+    assert!(inspection.undone.is_some());
+    let trouble = inspection.trouble.expect("one of them is the newer one");
+    assert!(trouble.contains("label.tier!=front"), "{trouble}");
+    let nodes = BTreeSet::from([world.node(at)]);
+    let wish = Wish::Present {
+        replicas: 2,
+        stopped: false,
+        kind: Kind::Always,
+    };
+    let expected = survey::Expected {
+        up: nodes.clone(),
+        members: nodes,
+        apps: BTreeMap::from([("web".to_string(), BTreeSet::from([wish]))]),
+        has_removed: false,
+    };
+    let survey = Survey::take(&mut world, expected);
+    assert_eq!(faults(&survey), [] as [&str; 0]);
 }
 
 #[test]
