@@ -1,13 +1,15 @@
 //! What the swarm has found, each as short as it can be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sim::invariants::faults;
+use sim::invariants::survey::{self, Kind, Survey, Wish};
 use sim::latency::Matrix;
 use sim::world::{Hardware, JoinOutcome, MachineId, Moment, Outcome, World};
 use wire::call::{
-    Inspect, Inspection, Invite, NodeList, NodeRemove, Problem, Remove, Response, Run, Scale,
-    StartApp, StopApp, Wait,
+    Apply, Expected, Inspect, Inspection, Invite, NodeDrain, NodeLabel, NodeList, NodeRemove,
+    Problem, Remove, Response, Run, Scale, StartApp, StopApp, Wait,
 };
 use wire::fact::ObjectFacts;
 use wire::spec::{AppSpec, Placement, Program, Resources, Restart, Stop};
@@ -306,6 +308,87 @@ fn a_slot_gets_its_place_as_soon_as_there_is_room_for_it() {
         world.pass(SECOND * 2);
         assert_eq!(hosts(&world, "second"), [host]);
     }
+}
+
+/// The node of a newer object drained while the older one, in the only room left, was ending. The
+/// older one was to make room, which it did already, and so a place was looked for again in the same
+/// step: for ever.
+#[test]
+fn what_drains_while_the_older_one_ends_waits_for_its_room() {
+    let (mut world, _) = cloud(2);
+    let at = MachineId(0);
+    let mut older = spec("web", &["deaf"], Restart::Always);
+    older.resources.cpu_millis = 3000;
+    older.stop.grace_ms = 10_000;
+    run(&mut world, at, older.clone()).expect("there is room");
+    let first = hosts(&world, "web")[0];
+    let mut newer = older;
+    newer.resources.memory_bytes = 64 << 20;
+    let apply = Apply {
+        spec: newer.into(),
+        expected: Expected::Anything,
+        roll_back: false,
+    };
+    world.ask(at, apply, SECOND * 60).expect("there is room");
+    let has_come = world.pass_until(SECOND * 5, |world| hosts(world, "web").len() == 2);
+    assert!(has_come);
+    world.pass(SECOND * 5);
+    let other = world.machines().find(|it| *it != first).expect("two");
+    let drain = NodeDrain {
+        node: world.name(other).to_string(),
+        force: false,
+    };
+    world.ask(at, drain, SECOND * 60).expect("it drains");
+    assert_eq!(hosts(&world, "web").len(), 2, "it does not listen");
+    let is_wrong = world.pass_until(SECOND * 30, |world| !world.violations().is_empty());
+    assert!(!is_wrong, "{:?}", world.violations());
+    assert_eq!(hosts(&world, "web"), [first]);
+}
+
+/// An update was undone half way, and what was undone could not run again either: its node has another
+/// label by now. The app says so, and the simulator took that for a complaint without a reason.
+#[test]
+fn an_undone_update_that_cannot_go_back_is_a_trouble() {
+    let (mut world, _) = cloud(1);
+    let at = MachineId(0);
+    let mut web = spec("web", &["serve"], Restart::Always);
+    (web.replicas, web.resources.cpu_millis) = (2, 1500);
+    let constraint = "label.tier!=front".parse().expect("it is one");
+    web.placement.constraints.push(constraint);
+    run(&mut world, at, web.clone()).expect("there is room");
+    web.program.arguments.push("newer".to_string());
+    let apply = Apply {
+        spec: web.clone().into(),
+        expected: Expected::Anything,
+        roll_back: true,
+    };
+    world.ask(at, apply, SECOND * 60).expect("it begins");
+    world.pass(SECOND * 2);
+    let label = NodeLabel {
+        node: world.name(at).to_string(),
+        set: BTreeMap::from([("tier".to_string(), "front".to_string())]),
+        remove: Vec::new(),
+    };
+    world.ask(at, label, SECOND).expect("it is up");
+    world.pass(SECOND * 30);
+    let inspection = inspect(&mut world, at, "web");
+    assert!(inspection.undone.is_some());
+    let trouble = inspection.trouble.expect("one of them is the newer one");
+    assert!(trouble.contains("label.tier!=front"), "{trouble}");
+    let nodes = BTreeSet::from([world.node(at)]);
+    let wish = Wish::Present {
+        replicas: 2,
+        stopped: false,
+        kind: Kind::Always,
+    };
+    let expected = survey::Expected {
+        up: nodes.clone(),
+        members: nodes,
+        apps: BTreeMap::from([("web".to_string(), BTreeSet::from([wish]))]),
+        has_removed: false,
+    };
+    let survey = Survey::take(&mut world, expected);
+    assert_eq!(faults(&survey), [] as [&str; 0]);
 }
 
 #[test]

@@ -464,6 +464,7 @@ impl Kernel {
     pub(super) fn renew_seats(&mut self) {
         let mut due = Vec::new();
         let mut doubted = Vec::new();
+        let mut known = Vec::new();
         for record in self.directory.iter() {
             let app = record.app;
             let Some(first) = self.first_of(record) else {
@@ -479,12 +480,18 @@ impl Kernel {
             if under_way || self.supervisor_of(app) != self.me {
                 continue;
             }
+            let born = record.wanted.born;
+            // Whoever had others vote may have died of it before it was written down.
+            known.push((app, born, first.clone()));
             let wanted: BTreeSet<NodeId> = guardians.iter().copied().collect();
             let seated: BTreeSet<NodeId> = first.seats.iter().map(|seat| seat.node).collect();
             let is_right = wanted == seated && !self.once.vacant.contains(&app);
             if !is_right && guardians.iter().all(|node| self.is_reachable(*node)) {
-                due.push((app, record.wanted.born, first.generation, wanted));
+                due.push((app, born, first.generation, wanted));
             }
+        }
+        for (app, born, first) in known {
+            self.note_first(app, born, &first);
         }
         for app in doubted {
             self.fetch_from_host(app, self.supervisor_of(app));

@@ -15,6 +15,7 @@ use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{Decision, Problem, ProblemCode};
+use wire::fact::Phase;
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, Ask, ObjectReport, Placement};
 use wire::spec::AppSpec;
@@ -409,17 +410,18 @@ impl Kernel {
 
     fn unplaced(&mut self, mut placing: Placing, fit: &Fit) {
         if placing.is_contended {
-            let (now, app) = (self.now, placing.app);
-            self.supervision.contended(now, app, placing.index);
-            return self.supervision.touch(app);
+            return self.contended(&placing);
         }
         // Who refused, refused what is not wanted any more.
         let wanted = self.directory.get(placing.app).map(|it| &it.wanted);
         if wanted.is_some_and(|wanted| wanted.revised != placing.revised) {
             return self.give_up(&placing);
         }
-        if self.has_room_instead(&placing) {
-            return self.supervision.cramp(placing.app, placing.index);
+        match self.in_its_room(&placing) {
+            // It goes anyway: asking for that again and again would end no step.
+            Some(Phase::Stopping) => return self.contended(&placing),
+            Some(_) => return self.supervision.cramp(placing.app, placing.index),
+            None => {}
         }
         let why = fit.explain();
         placing.reasons.push(alloc::format!("no node fits: {why}"));
@@ -430,16 +432,19 @@ impl Kernel {
         self.supervision.touch(app);
     }
 
-    /// Whether the object would fit where the older one of its slot is, if that was not there. Only
+    /// The room will be left in a moment, by whoever holds it for somebody else or has to end there.
+    fn contended(&mut self, placing: &Placing) {
+        self.supervision
+            .contended(self.now, placing.app, placing.index);
+        self.supervision.touch(placing.app);
+    }
+
+    /// What the older object of its slot does, if the object would fit where that is without it. Only
     /// the host knows who holds the ports.
-    fn has_room_instead(&self, placing: &Placing) -> bool {
-        let Some(record) = self.directory.get(placing.app) else {
-            return false;
-        };
+    fn in_its_room(&self, placing: &Placing) -> Option<Phase> {
+        let record = self.directory.get(placing.app)?;
         let wanted = &record.wanted;
-        let Some(spec) = &wanted.spec else {
-            return false;
-        };
+        let spec = wanted.spec.as_ref()?;
         // What older ones hold is forgotten: then it is hoped for the best, or they were in the way
         // for good.
         let of = |revised: Version| {
@@ -453,7 +458,7 @@ impl Kernel {
             it.index == placing.index && it.revised != wanted.revised && it.phase.is_alive()
         });
         let candidates = self.candidates(placing.app, &BTreeMap::new());
-        older.into_iter().any(|it| {
+        let mut in_its_room = older.filter(|it| {
             let there = candidates.iter().filter(|other| other.node == it.node);
             let (cpu_millis, memory_bytes) = of(it.revised);
             let emptied: Vec<Candidate> = there
@@ -468,7 +473,8 @@ impl Kernel {
                 })
                 .collect();
             !placement::filter(spec, &emptied).fitting.is_empty()
-        })
+        });
+        in_its_room.next().map(|it| it.phase)
     }
 
     fn decide(&mut self, placing: &Placing, node: Option<String>) {

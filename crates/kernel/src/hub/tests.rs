@@ -17,6 +17,7 @@ use wire::fact::{Exit, ExitReason, ObjectFacts, Phase, Platform};
 use wire::id::CloudId;
 use wire::peer::{News, ObjectFilter, ObjectReport, Placement, Signature, StatementBody, Wanted};
 use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
+use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
 use super::*;
 use crate::directory::Joined;
@@ -957,4 +958,44 @@ fn an_undone_change_is_older_than_whatever_is_wished_meanwhile() {
         ..version(WALL)
     };
     assert!(bench.kernel.just_above(full) > full);
+}
+
+/// Whoever had others vote on an app died before it had written that down. The next supervisor knew
+/// it from its own seat and found everything in order, and the others never heard of it: who had
+/// stood in kept the record for ever.
+#[test]
+fn that_others_vote_is_written_down_by_whoever_finds_it_out() {
+    let mut bench = Bench::new(&[2, 3]);
+    let mut spec = spec(&bench.app_of(1));
+    spec.on_partition = wire::spec::OnPartition::Once { takeover_ms: 6000 };
+    let tenancy = |generation, seats: &[(u8, u64)]| Tenancy {
+        seats: seats
+            .iter()
+            .map(|(of, number)| Seat {
+                node: node(*of),
+                number: *number,
+            })
+            .collect(),
+        generation,
+        term_ms: 4000,
+        ..Tenancy::default()
+    };
+    let mut record = record(spec, WALL);
+    let (app, born) = (record.app, record.wanted.born);
+    record.wanted.tenancy = Some(tenancy(0, &[(1, 1), (2, 2)]));
+    // Whoever places something finds it out on the way.
+    record.wanted.stopped = true;
+    bench.ask(2, store(record));
+    let Some(Ok(Answer::SeatTaken(seat))) = bench.ask(2, Ask::TakeSeat { app, born }) else {
+        panic!("no seat");
+    };
+    let chosen = Title {
+        ballot: Ballot::default(),
+        tenancy: tenancy(1, &[(1, seat), (2, 3), (3, 4)]),
+    };
+    let ask = Box::new(SeatAsk::Learn(chosen.clone()));
+    bench.ask(2, Ask::Seat { seat, ask });
+    bench.pass(11);
+    let record = bench.kernel.directory.get(app).expect("kept");
+    assert_eq!(record.wanted.tenancy, Some(chosen.tenancy));
 }

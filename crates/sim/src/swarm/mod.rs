@@ -385,6 +385,8 @@ impl Run {
             if taken > MEETING && !std::mem::replace(&mut is_tidy, true) {
                 self.trouble.tidy(&mut self.world);
                 self.let_in()?;
+                // What was right without a node that takes objects again may not be with it.
+                continue;
             }
             let view = self.look();
             self.model.collect(&mut self.world, view);

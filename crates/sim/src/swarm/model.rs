@@ -61,6 +61,8 @@ struct App {
     /// The last thing that was done, was done while nodes did not see each other: one of them alone
     /// may know of it.
     is_private: bool,
+    /// The name was given to another app, and whoever was away or cut off may know only an older one.
+    is_renewed: bool,
 }
 
 /// See the module.
@@ -76,18 +78,7 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new() -> Self {
-        let app = |number: usize| {
-            let app = App {
-                wishes: BTreeSet::from([Wish::Absent]),
-                past: BTreeSet::from([Wish::Absent]),
-                open: None,
-                echoes: Vec::new(),
-                next: None,
-                last: None,
-                is_private: false,
-            };
-            (format!("app{number}"), app)
-        };
+        let app = |number: usize| (format!("app{number}"), App::new());
         Self {
             apps: (0..APPS).map(app).collect(),
             waits: Vec::new(),
@@ -287,6 +278,19 @@ fn answers_wrongly(name: &str, deed: Deed, outcome: &Outcome) -> Option<String> 
 }
 
 impl App {
+    fn new() -> Self {
+        Self {
+            wishes: BTreeSet::from([Wish::Absent]),
+            past: BTreeSet::from([Wish::Absent]),
+            open: None,
+            echoes: Vec::new(),
+            next: None,
+            last: None,
+            is_private: false,
+            is_renewed: false,
+        }
+    }
+
     fn begin(&mut self, world: &mut World, name: &str, at: MachineId, (deed, view): (Deed, View)) {
         let deed = self.without_gap(deed);
         let request = deed::request(world, name, deed);
@@ -362,8 +366,16 @@ impl App {
             let late: Vec<Wish> = known.map(|wish| apply(*wish, *echo)).collect();
             after.extend(late);
         }
+        let is_run = matches!(deed, Deed::Run { .. });
+        if !is_sighted && self.is_renewed && !is_run && !matches!(deed, Deed::Remove { .. }) {
+            // It may have been done to an older app of the name. The newer one stays as it is.
+            let newer = self.wishes.iter().filter(|it| **it != Wish::Absent);
+            after.extend(newer);
+        }
+        self.is_renewed |= is_run;
         if is_last && is_sighted && self.echoes.is_empty() {
             self.past.clone_from(&after);
+            self.is_renewed = false;
         }
         self.past.extend(&after);
         if is_last {
@@ -393,5 +405,52 @@ fn apply(wish: Wish, deed: Deed) -> Wish {
             kind,
         },
         (_, wish) => wish,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(replicas: u32) -> Deed {
+        Deed::Run {
+            replicas,
+            kind: Kind::Always,
+            starts: true,
+        }
+    }
+
+    fn present(replicas: u32, stopped: bool) -> Wish {
+        Wish::Present {
+            replicas,
+            stopped,
+            kind: Kind::Always,
+        }
+    }
+
+    /// What an app may be after these, each with whether nodes saw each other.
+    fn after(deeds: &[(Deed, bool)]) -> BTreeSet<Wish> {
+        let mut app = App::new();
+        for (deed, is_sighted) in deeds {
+            app.done(*deed, true, *is_sighted);
+        }
+        app.wishes
+    }
+
+    /// On one side of a cut, an app was removed and another one got its name; on the other side, the
+    /// former one was stopped. The newer app runs after the heal, and the stop was not for it.
+    #[test]
+    fn a_stop_during_a_cut_may_be_of_an_app_that_lost_its_name() {
+        let remove = Deed::Remove { force: true };
+        let first = [(run(1), true)];
+        let second = [(remove, false), (run(2), false)];
+        let stop = [(Deed::Stop, false)];
+        let replaced = after(&[&first[..], &second, &stop].concat());
+        assert!(replaced.contains(&present(2, false)), "{replaced:?}");
+        let kept = after(&[&first[..], &stop].concat());
+        assert_eq!(kept, [present(1, true)].into());
+        let healed = [(Deed::Start, true), (Deed::Stop, false)];
+        let healed = after(&[&first[..], &second, &healed].concat());
+        assert!(!healed.contains(&present(2, false)), "{healed:?}");
     }
 }
