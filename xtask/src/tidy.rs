@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 ];
 
 /// Modules of the kernel that others may name: what is not a kernel process.
-const KERNEL_SHARED: [&str; 3] = ["instant", "limits", "world"];
+const KERNEL_SHARED: [&str; 4] = ["alarm", "instant", "limits", "world"];
 /// Where kernel processes meet.
 const KERNEL_HUBS: [&str; 3] = ["hub", "calls", "lib"];
 

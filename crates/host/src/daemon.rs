@@ -813,7 +813,7 @@ impl World {
             Output::Peer { node, addresses } => self.links.admit(node, &addresses),
             Output::Expel { node } => self.links.expel(node),
             Output::Event(event) => self.events.push(event),
-            Output::Alarm { name, detail } => self.events.alarm(name, detail),
+            Output::Alarm { alarm, detail } => self.events.alarm(alarm, detail),
             Output::Halt => return Err(Halted),
         }
         Ok(())
@@ -822,6 +822,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use kernel::alarm::Alarm;
+
     use super::*;
 
     async fn host(state_dir: &Path) -> Host {
@@ -892,7 +894,7 @@ mod tests {
         let again = host(directory.path()).await;
         let alarms = again.world.events.alarms();
         assert_eq!(alarms.len(), 1);
-        assert_eq!(alarms[0].name, "disk-lost");
+        assert_eq!(alarms[0].alarm, Alarm::DiskLost);
         assert!(
             alarms[0].detail.contains("disk.redb is empty"),
             "{alarms:?}"

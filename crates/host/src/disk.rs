@@ -34,6 +34,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use kernel::alarm::Alarm;
 use kernel::world::Input;
 use nix::errno::Errno;
 use redb::backends::FileBackend;
@@ -114,9 +115,9 @@ pub(crate) struct Opened {
 impl Opened {
     /// The alarm to raise and its detail, when the node has lost what it had stored. The library
     /// makes a new disk of an empty file and of none: they are told by whether a node `has_run`.
-    pub(crate) fn lost(&self, has_run: bool) -> Option<(&'static str, String)> {
+    pub(crate) fn lost(&self, has_run: bool) -> Option<(Alarm, String)> {
         if let Some(damage) = &self.damage {
-            return Some(("disk-damaged", damage.to_string()));
+            return Some((Alarm::DiskSetAside, damage.to_string()));
         }
         let path = self.path.display();
         (has_run && self.rows.is_empty()).then(|| {
@@ -124,7 +125,7 @@ impl Opened {
                 "a node ran here, and its disk {path} is empty or gone; the node begins anew with \
                  what other nodes know"
             );
-            ("disk-lost", detail)
+            (Alarm::DiskLost, detail)
         })
     }
 }

@@ -9,7 +9,7 @@ use drivers::exec;
 use nix::sys::statvfs::statvfs;
 use wire::call::{Finding, Findings, Severity};
 
-use crate::events::Alarm;
+use crate::events::Raised;
 use crate::{clock, disk, home};
 
 /// Less free disk than this is a problem.
@@ -44,7 +44,7 @@ pub(crate) struct Patient {
     pub(crate) state_dir: std::path::PathBuf,
     pub(crate) bound: Vec<SocketAddr>,
     pub(crate) addresses: Vec<String>,
-    pub(crate) alarms: Vec<Alarm>,
+    pub(crate) alarms: Vec<Raised>,
     /// Sentences about limits that may not hold.
     pub(crate) control_groups: Vec<String>,
 }
@@ -63,9 +63,8 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
             remedy: remedy.to_owned(),
         });
     };
-    for alarm in &patient.alarms {
-        let summary = format!("{}, {} times: {}", alarm.name, alarm.count, alarm.detail);
-        add(Severity::Alarm, summary, remedy_of(alarm.name));
+    for raised in &patient.alarms {
+        add(Severity::Alarm, explain(raised), raised.alarm.remedy());
     }
     for protection in exec::probe() {
         let severity = if protection.available {
@@ -104,6 +103,22 @@ pub(crate) fn examine(patient: &Patient, findings: &mut Findings) {
     findings.findings.sort_by_key(|finding| finding.severity);
 }
 
+/// What an alarm means, how often it was raised, and what was seen last.
+fn explain(raised: &Raised) -> String {
+    let Raised {
+        alarm,
+        detail,
+        count,
+        ..
+    } = raised;
+    let times = match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    let (name, meaning) = (alarm.name(), alarm.meaning());
+    format!("{name}, {times}: {meaning} ({detail})")
+}
+
 /// What is wrong with the clocks of this machine, and what to do about it.
 fn clocks() -> Vec<(&'static str, &'static str)> {
     let mut wrong = Vec::new();
@@ -136,21 +151,6 @@ fn examine_state(state_dir: &Path, add: &mut impl FnMut(Severity, String, &str))
     add(severity, summary, remedy);
 }
 
-/// What to do about an alarm. Those that a disk can raise are no bugs.
-fn remedy_of(alarm: &str) -> &'static str {
-    match alarm {
-        "disk.refused" => {
-            "make room, or look into `dmesg` and replace the disk; the node tries again every \
-             second, and tells nobody of anything that is not durable"
-        }
-        "disk.damaged" | "disk-damaged" | "disk-lost" => {
-            "look into `dmesg`: the disk may fail again; what other members keep comes back by \
-             itself"
-        }
-        _ => "look into the log of the node; report it as a bug",
-    }
-}
-
 fn free_space(state_dir: &Path) -> (Severity, String, &'static str) {
     let Ok(stats) = statvfs(state_dir) else {
         let text = format!("the disk of {} cannot be looked at", state_dir.display());
@@ -181,29 +181,38 @@ fn free_space(state_dir: &Path) -> (Severity, String, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use kernel::alarm::Alarm;
+
     use super::*;
 
     #[test]
-    fn alarms_come_first_and_everything_bad_has_a_remedy() {
-        let alarm = Alarm {
-            name: "disk-damaged",
-            detail: "it was moved".to_owned(),
-            count: 2,
+    fn every_alarm_is_explained_and_everything_bad_has_a_remedy() {
+        let raise = |(alarm, count): (&Alarm, u64)| Raised {
+            alarm: *alarm,
+            detail: "as it was seen".to_owned(),
+            count,
             last: wire::id::UnixMillis(0),
         };
         let patient = Patient {
             state_dir: "/".into(),
             bound: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
             addresses: vec!["127.0.0.1:1".to_owned()],
-            alarms: vec![alarm],
+            alarms: Alarm::ALL.iter().zip(1..).map(raise).collect(),
             control_groups: vec![],
         };
         let mut findings = Findings { findings: vec![] };
         examine(&patient, &mut findings);
-        assert_eq!(findings.findings[0].severity, Severity::Alarm);
-        assert!(findings.findings[0].summary.contains("2 times"));
-        assert!(findings.findings[0].remedy.contains("dmesg"));
-        for finding in &findings.findings {
+        let (alarms, rest) = findings.findings.split_at(Alarm::ALL.len());
+        for (finding, alarm) in alarms.iter().zip(Alarm::ALL) {
+            assert_eq!(finding.severity, Severity::Alarm, "alarms come first");
+            assert!(finding.summary.starts_with(alarm.name()), "{finding:?}");
+            assert!(finding.summary.contains(alarm.meaning()), "{finding:?}");
+            assert!(finding.summary.ends_with("(as it was seen)"), "{finding:?}");
+            assert_eq!(finding.remedy, alarm.remedy());
+        }
+        assert!(alarms[0].summary.contains(", once: "));
+        assert!(alarms[1].summary.contains(", 2 times: "));
+        for finding in rest {
             assert_eq!(
                 finding.remedy.is_empty(),
                 finding.severity == Severity::Fine,

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kernel::alarm::Alarm;
 use tokio::sync::watch;
 use wire::call::Event;
 use wire::id::UnixMillis;
@@ -15,13 +16,10 @@ use crate::metrics::Metrics;
 
 /// Events kept.
 const EVENTS_MAX: usize = 4096;
-/// Different alarms kept.
-const ALARMS_MAX: usize = 64;
-
 /// An alarm and how often it was raised.
 #[derive(Debug, Clone)]
-pub(crate) struct Alarm {
-    pub(crate) name: &'static str,
+pub(crate) struct Raised {
+    pub(crate) alarm: Alarm,
     /// What was seen last.
     pub(crate) detail: String,
     pub(crate) count: u64,
@@ -33,7 +31,8 @@ struct Kept {
     events: VecDeque<Event>,
     /// The number of the first event that is kept.
     first: u64,
-    alarms: Vec<Alarm>,
+    /// Each at most once.
+    alarms: Vec<Raised>,
 }
 
 /// The rings. Clones share them.
@@ -77,19 +76,19 @@ impl Events {
     }
 
     /// Something happened that should be impossible.
-    pub(crate) fn alarm(&self, name: &'static str, detail: String) {
-        self.metrics.alarm(name);
-        tracing::error!(alarm = name, "{detail}");
+    pub(crate) fn alarm(&self, alarm: Alarm, detail: String) {
+        self.metrics.alarm(alarm);
+        tracing::error!(alarm = alarm.name(), "{detail}");
         let last = clock::wall();
         let mut kept = self.kept();
-        let known = kept.alarms.iter_mut().find(|alarm| alarm.name == name);
-        if let Some(alarm) = known {
-            alarm.count += 1;
-            (alarm.detail, alarm.last) = (detail, last);
-        } else if kept.alarms.len() < ALARMS_MAX {
+        let known = kept.alarms.iter_mut().find(|it| it.alarm == alarm);
+        if let Some(raised) = known {
+            raised.count += 1;
+            (raised.detail, raised.last) = (detail, last);
+        } else {
             let count = 1;
-            kept.alarms.push(Alarm {
-                name,
+            kept.alarms.push(Raised {
+                alarm,
                 detail,
                 count,
                 last,
@@ -98,7 +97,7 @@ impl Events {
     }
 
     /// All alarms since the node started.
-    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+    pub(crate) fn alarms(&self) -> Vec<Raised> {
         self.kept().alarms.clone()
     }
 
@@ -170,8 +169,8 @@ mod tests {
     #[test]
     fn an_alarm_that_comes_again_is_counted_not_repeated() {
         let events = Events::new(Metrics::default());
-        events.alarm("a", "first".to_owned());
-        events.alarm("a", "second".to_owned());
+        events.alarm(Alarm::DiskLost, "first".to_owned());
+        events.alarm(Alarm::DiskLost, "second".to_owned());
         let alarms = events.alarms();
         assert_eq!((alarms.len(), alarms[0].count), (1, 2));
         assert_eq!(alarms[0].detail, "second");

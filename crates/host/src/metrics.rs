@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use kernel::alarm::Alarm;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -111,7 +112,8 @@ impl Metrics {
     }
 
     /// Something impossible happened.
-    pub(crate) fn alarm(&self, name: &'static str) {
+    pub(crate) fn alarm(&self, alarm: Alarm) {
+        let name = alarm.name();
         self.alarms.get_or_create(&NameLabel { name }).inc();
     }
 
@@ -163,7 +165,7 @@ mod tests {
     fn what_was_counted_is_in_the_text() {
         let metrics = Metrics::default();
         metrics.called("app/run", 200, Duration::from_millis(3));
-        metrics.alarm("disk-damaged");
+        metrics.alarm(Alarm::DiskSetAside);
         let text = metrics.text();
         let line = r#"welkin_calls_total{path="app/run",status="200"} 1"#;
         assert!(text.contains(line), "{text}");

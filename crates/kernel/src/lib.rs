@@ -18,6 +18,7 @@
 
 extern crate alloc;
 
+pub mod alarm;
 mod auth;
 mod calls;
 mod directory;

@@ -69,6 +69,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use wire::peer::{MemberItem, MemberState};
 
+use crate::alarm::Alarm;
 use crate::instant::Instant;
 use crate::limits;
 
@@ -193,8 +194,8 @@ pub(crate) enum Event {
     SyncWith(u64),
     /// Something that should be impossible, and involves a peer or a disk.
     Alarm {
-        /// Stable name.
-        name: &'static str,
+        /// Which.
+        alarm: Alarm,
         /// What was seen.
         detail: String,
     },
@@ -402,7 +403,7 @@ impl Membership {
         let datagram = match Datagram::parse(from, me, bytes) {
             Ok(datagram) => datagram,
             Err(malformed) => {
-                self.alarm("membership-malformed", malformed.to_string());
+                self.alarm(Alarm::MembershipMalformed, malformed.to_string());
                 return;
             }
         };

@@ -22,6 +22,7 @@ use wire::fact::{Load, NodeFacts, Platform, Usage};
 use wire::id::{CloudId, NodeId, ObjectId, UnixMillis};
 use wire::peer::{JoinAnswer, JoinRequest, Signature, Statement};
 
+use crate::alarm::Alarm;
 /// Names a call that a caller waits for; chosen by the world, unique while the kernel lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
@@ -259,8 +260,8 @@ pub enum Output {
     Event(Event),
     /// Something that should be impossible, and involves a peer or a disk.
     Alarm {
-        /// Stable name, counted in the metrics.
-        name: &'static str,
+        /// Which.
+        alarm: Alarm,
         /// What was seen.
         detail: String,
     },

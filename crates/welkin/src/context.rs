@@ -66,14 +66,18 @@ impl Context {
     }
 }
 
-/// Where the daemon that answers at this socket says what it does.
-pub(crate) fn daemon_log(socket: &Path) -> PathBuf {
-    let directory = if socket == Path::new(host::home::ROOT_SOCKET) {
+/// Where the node that answers at this socket keeps its state.
+pub(crate) fn directory_of(socket: &Path) -> &Path {
+    if socket == Path::new(host::home::ROOT_SOCKET) {
         Path::new(host::home::ROOT_STATE_DIR)
     } else {
         socket.parent().unwrap_or(Path::new("/"))
-    };
-    directory.join("daemon.log")
+    }
+}
+
+/// Where the daemon that answers at this socket says what it does.
+pub(crate) fn daemon_log(socket: &Path) -> PathBuf {
+    directory_of(socket).join("daemon.log")
 }
 
 /// What nodes are called.

@@ -5,6 +5,7 @@
 //! the only place that writes to the terminal.
 
 mod appfile;
+mod bundle;
 mod cli;
 mod clock;
 mod completion;

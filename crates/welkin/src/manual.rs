@@ -109,6 +109,10 @@ pub(crate) fn bugs(verb: &str) -> &'static str {
         "welkin-ps" | "welkin-stats" | "welkin-top" => {
             "What nodes host that do not answer in time is missing; their names are said."
         }
+        "welkin-support-bundle" => {
+            "An argument or a value that the node quotes in its log after its app was removed, or \
+             that is shorter than 8 bytes, is not found there. Nodes that do not answer are missing."
+        }
         "welkin-attach" => "What the program wrote before is in its log and is not shown again.",
         _ => "None known. welkin doctor tells what this machine lacks.",
     }
@@ -204,6 +208,9 @@ examples! {
     NAME_RESOLVE: "welkin name resolve web"
         "welkin name resolve web --format '{{.address}}:{{.ports.http}}'";
     DOCTOR: "welkin doctor";
+    SUPPORT_BUNDLE: "welkin support-bundle  # then look through it, and send it yourself"
+        "welkin support-bundle --since 2h --file /tmp/bundle.tar.gz"
+        "welkin support-bundle --no-logs -o json";
     VERSION: "welkin version";
     COMPLETION: "welkin completion bash > /etc/bash_completion.d/welkin"
         "source <(welkin completion zsh)"

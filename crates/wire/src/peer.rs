@@ -49,7 +49,8 @@ pub const TICKET_CHARACTERS_MAX: usize = 4096;
 /// Number of buckets that anti-entropy compares.
 pub const BUCKETS: usize = 64;
 
-const TICKET_PREFIX: &str = "welkin1-";
+/// How the text of a ticket begins, with the version of the format.
+pub const TICKET_PREFIX: &str = "welkin1-";
 
 /// A signature by an ed25519 key (RFC 8032).
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -280,7 +280,8 @@ fn environment(launch: &Launch, program: &Program, account: &Account) -> BTreeMa
     all
 }
 
-/// Finds a program as a shell does: 127 when there is none, 126 when it may not be executed.
+/// Finds a program as a shell does: 127 when there is none, 126 when it may not be executed. What it
+/// says is logged and told to all nodes, so it quotes no environment that an app brings.
 fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
     let is_program = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     if name.contains('/') {
@@ -317,16 +318,20 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf, Failure> {
         }
         found = found.or_else(|| path.is_file().then_some(path));
     }
-    match found {
-        Some(path) => Err(Failure {
-            code: 126,
-            text: format!("{}: is not executable", path.display()),
-        }),
-        None => Err(Failure {
-            code: 127,
-            text: format!("{name}: not found in PATH ({search})"),
-        }),
-    }
+    let is_own = search != DEFAULT_PATH;
+    let (code, text) = match found {
+        Some(_) if is_own => (
+            126,
+            format!("{name}: is not executable where PATH finds it"),
+        ),
+        Some(path) => (126, format!("{}: is not executable", path.display())),
+        None if is_own => (
+            127,
+            format!("{name}: not found in the PATH that it was given"),
+        ),
+        None => (127, format!("{name}: not found in PATH ({search})")),
+    };
+    Err(Failure { code, text })
 }
 
 /// A path as it would be from everywhere.
@@ -345,5 +350,26 @@ fn refused(name: &str, error: Errno) -> Failure {
     Failure {
         code: if error == Errno::ENOENT { 127 } else { 126 },
         text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The PATH of an app was in the log of its node, and in the events of all others.
+    #[test]
+    fn a_path_that_an_app_brings_is_not_quoted() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("data"), "").unwrap();
+        let own = place.path().display().to_string();
+        for (name, code) in [("no-such-program", 127), ("data", 126)] {
+            let Err(failure) = look_up(name, &own) else {
+                panic!("{name} is no program");
+            };
+            assert_eq!(failure.code, code);
+            assert!(failure.text.starts_with(name), "{}", failure.text);
+            assert!(!failure.text.contains(&own), "{}", failure.text);
+        }
     }
 }

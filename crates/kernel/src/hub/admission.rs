@@ -15,6 +15,7 @@ use wire::peer::{
 };
 
 use super::{Kernel, Origin};
+use crate::alarm::Alarm;
 use crate::limits::{TICKET_TTL_MAX, TICKET_USES_MAX};
 use crate::world::{Output, Token};
 
@@ -52,7 +53,7 @@ impl Kernel {
                 self.signing.insert(token, purpose);
                 self.outbox.act(Output::Sign { token, bytes });
             }
-            Err(error) => self.alarm("sign.encode", error.to_string()),
+            Err(error) => self.alarm(Alarm::SignEncode, error.to_string()),
         }
     }
 
@@ -265,7 +266,7 @@ impl Kernel {
     /// This node was removed: it ends what it runs and takes part in nothing any more.
     pub(super) fn removed_here(&mut self) {
         self.alarm(
-            "node.removed",
+            Alarm::NodeRemoved,
             "this node was removed from the cloud; its objects are being stopped".to_string(),
         );
         let objects: Vec<_> = self.objects.iter().map(|it| it.facts.object).collect();

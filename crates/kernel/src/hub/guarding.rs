@@ -18,6 +18,7 @@ use wire::tenancy::SeatAnswer;
 use super::region::SETTLE;
 use super::waiting::WAIT_PAUSE;
 use super::{Kernel, Task};
+use crate::alarm::Alarm;
 use crate::directory::{self, Joined};
 use crate::instant::Instant;
 use crate::limits::{
@@ -190,7 +191,7 @@ impl Kernel {
         let mut changed = BTreeSet::new();
         for report in reports {
             if report.facts.node != from {
-                self.alarm("report.forged", alloc::format!("by {}", from.short()));
+                self.alarm(Alarm::ReportForged, alloc::format!("by {}", from.short()));
                 continue;
             }
             let app = report.facts.app;

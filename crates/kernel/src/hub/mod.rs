@@ -33,6 +33,7 @@ use wire::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
 use wire::peer::{Answer, AppRecord, Ask, HostedObject, MESSAGE_BYTES_MAX, Message, Statement};
 use wire::tenancy::{Claim, Seat, StoredSeat};
 
+use crate::alarm::Alarm;
 use crate::auth::Auth;
 use crate::directory::Directory;
 use crate::instant::Instant;
@@ -270,7 +271,7 @@ impl Kernel {
             config,
         };
         for detail in damaged {
-            kernel.alarm("disk.damaged", detail);
+            kernel.alarm(Alarm::DiskDamaged, detail);
         }
         kernel.awake(restored);
         kernel
@@ -332,7 +333,7 @@ impl Kernel {
                 }
             }
             Input::PersistFailed { batch, reason } => {
-                self.alarm("disk.refused", reason);
+                self.alarm(Alarm::DiskRefused, reason);
                 self.outbox.persist_failed(self.now, batch);
                 self.halt_without_disk();
             }
@@ -462,7 +463,7 @@ impl Kernel {
             turns_left -= 1;
             if turns_left == 0 {
                 self.alarm(
-                    "kernel.endless",
+                    Alarm::KernelEndless,
                     "a step did not come to its end".to_string(),
                 );
                 break;
@@ -570,11 +571,14 @@ impl Kernel {
         match wire::encode(&message) {
             Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => Some(Output::Message { to, bytes }),
             Ok(bytes) => {
-                self.alarm("message.too-long", alloc::format!("{} bytes", bytes.len()));
+                self.alarm(
+                    Alarm::MessageTooLong,
+                    alloc::format!("{} bytes", bytes.len()),
+                );
                 None
             }
             Err(error) => {
-                self.alarm("message.encode", error.to_string());
+                self.alarm(Alarm::MessageEncode, error.to_string());
                 None
             }
         }
@@ -633,8 +637,8 @@ impl Kernel {
     }
 
     /// Something that should be impossible, and involves a peer or a disk.
-    pub(crate) fn alarm(&mut self, name: &'static str, detail: String) {
-        self.outbox.act(Output::Alarm { name, detail });
+    pub(crate) fn alarm(&mut self, alarm: Alarm, detail: String) {
+        self.outbox.act(Output::Alarm { alarm, detail });
     }
 
     pub(crate) fn write(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
@@ -648,7 +652,7 @@ impl Kernel {
     fn write_sealed<T: wire::Serialize>(&mut self, table: Table, key: &[u8], value: &T) {
         match wire::disk::seal(value) {
             Ok(sealed) => self.write(table, key, Some(sealed)),
-            Err(error) => self.alarm("disk.encode", error.to_string()),
+            Err(error) => self.alarm(Alarm::DiskEncode, error.to_string()),
         }
     }
 

@@ -11,6 +11,7 @@ use wire::id::{AppId, NodeId};
 use wire::peer::{Answer, BUCKETS, MESSAGE_BYTES_MAX, Message, News, Statement};
 
 use super::{Kernel, statement_key};
+use crate::alarm::Alarm;
 use crate::auth::Learned;
 use crate::directory;
 use crate::limits::{
@@ -62,7 +63,7 @@ impl Kernel {
                 self.write_node();
                 self.reserving = Some((self.outbox.next_step(), until));
             }
-            Event::Alarm { name, detail } => self.alarm(name, detail),
+            Event::Alarm { alarm, detail } => self.alarm(alarm, detail),
         }
     }
 
@@ -232,7 +233,7 @@ impl Kernel {
             Ok(message) => self.handle_decoded(from, message),
             Err(error) => {
                 let name = self.measurement.name(from);
-                self.alarm("peer.message", alloc::format!("from {name}: {error}"));
+                self.alarm(Alarm::PeerMessage, alloc::format!("from {name}: {error}"));
             }
         }
     }
@@ -429,7 +430,7 @@ impl Kernel {
             Learned::Refused(why) => {
                 let subject = statement.body.subject().short();
                 self.alarm(
-                    "statement.refused",
+                    Alarm::StatementRefused,
                     alloc::format!("about {subject}: {why}"),
                 );
                 return false;

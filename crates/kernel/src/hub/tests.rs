@@ -218,9 +218,9 @@ impl Bench {
         }
     }
 
-    fn alarms(&self) -> Vec<&'static str> {
+    fn alarms(&self) -> Vec<Alarm> {
         let alarm = |it: &Output| match it {
-            Output::Alarm { name, .. } => Some(*name),
+            Output::Alarm { alarm, .. } => Some(*alarm),
             _ => None,
         };
         self.outputs.iter().filter_map(alarm).collect()
@@ -325,7 +325,7 @@ fn a_record_that_no_node_could_have_written_is_refused() {
         refused(bench.ask(2, store(renamed))),
         Some(ProblemCode::Invalid)
     );
-    assert_eq!(bench.alarms(), ["record.unfit"]);
+    assert_eq!(bench.alarms(), [Alarm::RecordUnfit]);
     assert_eq!(bench.kernel.directory.iter().count(), 0);
     let answer = bench.ask(2, store(record(spec(&name), WALL)));
     assert_eq!(answer, Some(Ok(Answer::Done)));
@@ -372,7 +372,7 @@ fn nothing_that_a_peer_says_sets_the_clock_years_ahead() {
     bench.kernel.observe(version(u64::MAX));
     assert!(bench.kernel.tick().millis < WALL + 60_000);
     bench.carry();
-    assert_eq!(bench.alarms().last(), Some(&"record.future"));
+    assert_eq!(bench.alarms().last(), Some(&Alarm::RecordFuture));
 }
 
 /// A machine whose clock was wrong kept writing as of years ahead after it had been set right.

@@ -13,6 +13,7 @@ use wire::id::{AppId, UnixMillis, Version};
 use wire::peer::{AppRecord, Wanted};
 
 use super::Kernel;
+use crate::alarm::Alarm;
 use crate::calls::check_spec;
 
 /// How far ahead of this node's wall clock a version may be: a year, far more than clocks differ
@@ -24,8 +25,8 @@ const SET_AFTER: UnixMillis = UnixMillis(1_735_689_600_000);
 /// Why a record is not taken.
 #[derive(Debug)]
 pub(super) struct Unfit {
-    /// Name of the alarm.
-    pub(super) alarm: &'static str,
+    /// The alarm about it.
+    pub(super) alarm: Alarm,
     /// What is wrong with it.
     pub(super) why: String,
 }
@@ -96,7 +97,7 @@ impl Kernel {
         let newest = record.version.max(record.wanted.version);
         if self.is_future(newest) {
             return Err(Unfit {
-                alarm: "record.future",
+                alarm: Alarm::RecordFuture,
                 why: "it claims to be of next year".into(),
             });
         }
@@ -173,7 +174,7 @@ impl Kernel {
 /// A wish that no node could have accepted does not come from one that means well.
 fn check_wish(app: AppId, wanted: &Wanted) -> Result<(), Unfit> {
     let unfit = |why| Unfit {
-        alarm: "record.unfit",
+        alarm: Alarm::RecordUnfit,
         why,
     };
     let Some(spec) = &wanted.spec else {

@@ -12,6 +12,7 @@ use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::alarm::Alarm;
 use crate::instant::Instant;
 use crate::limits;
 
@@ -77,13 +78,13 @@ impl Membership {
     ) {
         let result = step(&mut self.foca, &mut self.effects);
         if let Err(error) = result {
-            self.alarm("membership-core", error.to_string());
+            self.alarm(Alarm::MembershipCore, error.to_string());
         }
         // Foca looks at whether anybody is up only when it learns something. It must not rest
         // after a renewal.
         let nothing = core::iter::empty();
         if let Err(error) = self.foca.apply_many(nothing, true, &mut self.effects) {
-            self.alarm("membership-core", error.to_string());
+            self.alarm(Alarm::MembershipCore, error.to_string());
         }
         self.settle(now);
         self.wake_gossip(now);
@@ -185,7 +186,7 @@ impl Membership {
             // What foca sends now are ping requests; those asked should say that they heard.
             let result = self.foca.handle_timer(timer, &mut self.effects);
             if let Err(error) = result {
-                self.alarm("membership-core", error.to_string());
+                self.alarm(Alarm::MembershipCore, error.to_string());
             }
             let helpers: BTreeSet<u64> = self.effects.sends.iter().map(|(to, _)| to.node).collect();
             if !helpers.is_empty() {
@@ -464,11 +465,11 @@ impl Membership {
         }
         if is_absurd(mine, boot) {
             let detail = format!("somebody claims boot {boot} of this node, which is at {mine}");
-            self.alarm("membership-boot-absurd", detail);
+            self.alarm(Alarm::BootAbsurd, detail);
             return;
         }
         self.alarm(
-            "membership-boot-behind",
+            Alarm::BootBehind,
             format!("others know boot {boot} of this node, which is at {mine}"),
         );
         self.renewal = boot.checked_add(1);
@@ -521,7 +522,7 @@ impl Membership {
             .foca
             .apply_many(up.into_iter(), false, &mut self.effects);
         if let Err(error) = learnt {
-            self.alarm("membership-core", error.to_string());
+            self.alarm(Alarm::MembershipCore, error.to_string());
         }
         self.effects.notices.clear();
         self.run(now, |foca, effects| foca.gossip(effects));
@@ -554,7 +555,7 @@ impl Membership {
         if nodes.abs_diff(self.configured_for) * 5 >= self.configured_for {
             self.configured_for = nodes;
             if let Err(error) = self.foca.set_config(detector::configuration(nodes)) {
-                self.alarm("membership-core", error.to_string());
+                self.alarm(Alarm::MembershipCore, error.to_string());
             }
         }
     }
@@ -602,8 +603,8 @@ impl Membership {
         }
     }
 
-    pub(super) fn alarm(&mut self, name: &'static str, detail: String) {
-        self.events.push_back(Event::Alarm { name, detail });
+    pub(super) fn alarm(&mut self, alarm: Alarm, detail: String) {
+        self.events.push_back(Event::Alarm { alarm, detail });
     }
 }
 

@@ -16,6 +16,7 @@ use wire::peer::MemberItem;
 
 use super::datagram::Datagram;
 use super::{BOOTS_RESERVED, Event, Membership};
+use crate::alarm::Alarm;
 use crate::instant::Instant;
 
 /// Bytes that IP and UDP add to a datagram.
@@ -98,7 +99,7 @@ pub(super) struct Simulation {
     place: Place,
     pub(super) loss: f64,
     pub(super) records: Vec<Record>,
-    pub(super) alarms: Vec<(u64, &'static str)>,
+    pub(super) alarms: Vec<(u64, Alarm)>,
 }
 
 impl Simulation {
@@ -427,7 +428,7 @@ impl Simulation {
                 Event::Unreachable(subject) => self.note(id, subject, Sight::Unreachable),
                 Event::Left(subject) => self.note(id, subject, Sight::Left),
                 Event::Gone(subject) => self.note(id, subject, Sight::Gone),
-                Event::Alarm { name, .. } => self.alarms.push((id, name)),
+                Event::Alarm { alarm, .. } => self.alarms.push((id, alarm)),
             }
         }
         let machine = self.machine(id);

@@ -14,6 +14,7 @@ use wire::peer::{MemberItem, MemberState};
 use super::datagram::{Body, Datagram, Id, LEFT};
 use super::simulator::{Place, Record, Sight, Simulation};
 use super::{BOOTS_RESERVED, Event, Liveness, Membership, SETTLE_AFTER};
+use crate::alarm::Alarm;
 use crate::instant::Instant;
 use crate::limits;
 
@@ -394,7 +395,7 @@ fn a_machine_whose_disk_went_back_in_time_takes_a_boot_that_nobody_knows() {
     assert!(simulation.agree());
     assert!(simulation.membership(2).boot() > high);
     assert!(simulation.machine(2).boot_on_disk > simulation.membership(2).boot());
-    assert!(simulation.alarms.contains(&(2, "membership-boot-behind")));
+    assert!(simulation.alarms.contains(&(2, Alarm::BootBehind)));
 }
 
 #[test]

@@ -4,13 +4,14 @@
 //! section 2 rule 4). Crashes, losses and cuts are possible; a refusing disk raises the one alarm
 //! that is made for it, and a node that was removed learns so by one.
 
+use kernel::alarm::Alarm;
 use kernel::world::Output;
 
 use super::{Seen, Watch};
 use crate::world::{MachineId, World};
 
 /// Alarms that an honest world knows.
-const EXPECTED: [&str; 2] = ["disk.refused", "node.removed"];
+const EXPECTED: [Alarm; 2] = [Alarm::DiskRefused, Alarm::NodeRemoved];
 
 /// See the module.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ impl Watch for Honest {
     fn see(&mut self, world: &World, machine: MachineId, seen: &Seen<'_>) -> Option<String> {
         let who = world.name(machine);
         match seen {
-            Seen::Output(Output::Alarm { name, detail }) if !EXPECTED.contains(name) => {
-                Some(format!("{who} raises {name}: {detail}"))
+            Seen::Output(Output::Alarm { alarm, detail }) if !EXPECTED.contains(alarm) => {
+                Some(format!("{who} raises {}: {detail}", alarm.name()))
             }
             Seen::Spins => Some(format!("{who} spins: its next timeout is always over")),
             Seen::Output(_) | Seen::Launch(_) | Seen::Crashed => None,

@@ -58,7 +58,7 @@ impl World {
                 }
                 self.note(machine, &event.kind, &event.subject, &event.message);
             }
-            Output::Alarm { name, detail } => self.note(machine, "alarm", name, &detail),
+            Output::Alarm { alarm, detail } => self.note(machine, "alarm", alarm.name(), &detail),
             Output::Halt => self.end_life(machine, Off::Stopped),
         }
     }

@@ -21,12 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
-    let asking = async {
-        // A node that hangs is found out sooner so.
-        context.client.health().await?;
-        context.client.call(Doctor {}).await
-    };
-    let (found, answers) = match progress::shown(context.screen, "examining", asking).await {
+    let (found, answers) = match progress::shown(context.screen, "examining", ask(context)).await {
         Ok(found) => (found, true),
         Err(CallError::Problem(problem)) => return Err(problem.into()),
         Err(error) => (without_a_node(context, error), false),
@@ -50,8 +45,15 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
     })
 }
 
+/// What the node finds.
+pub(crate) async fn ask(context: &Context) -> Result<Findings, CallError> {
+    // A node that hangs is found out sooner so.
+    context.client.health().await?;
+    context.client.call(Doctor {}).await
+}
+
 /// What can be found out in this process.
-fn without_a_node(context: &Context, error: CallError) -> Findings {
+pub(crate) fn without_a_node(context: &Context, error: CallError) -> Findings {
     let mut found = host::doctor::examine_machine(&context.state_dir);
     let failure = match error {
         CallError::Protocol(why) => {
@@ -82,7 +84,8 @@ fn last_words(context: &Context) {
     }
 }
 
-fn describe(findings: &[Finding], colours: bool) -> String {
+/// For people, each line ended.
+pub(crate) fn describe(findings: &[Finding], colours: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, style) = match finding.severity {

@@ -25,6 +25,7 @@ pub(crate) mod shim;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod support_bundle;
 pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod update;
