@@ -107,6 +107,8 @@ const TERM_TICKS: u64 = 10;
 const TERM_MS: u32 = 10;
 const TICK_US: u64 = 1_000;
 const HOSTS: usize = 2;
+/// A host draws the number of a claim, and counts up from there.
+const CLAIMS_APART: u64 = 100;
 /// The only slot.
 const SLOT: u32 = 0;
 
@@ -423,7 +425,7 @@ impl Host {
         let Some(title) = self.placed.get(&object).cloned() else {
             return;
         };
-        self.claims += 1;
+        self.claims += CLAIMS_APART;
         let claim = Claim {
             object,
             number: self.claims,
