@@ -7,6 +7,9 @@
 //!     └──────────────────────────┘ certain, and the new seats are asked
 //! ```
 //!
+//! It builds on what was accepted last, of what most seats may have accepted. Where another object
+//! than that says holds a tenure, it hears all seats first: perhaps they rule it out.
+//!
 //! It ends in an [`Outcome`] as soon as that is certain; what comes later says nothing to it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -50,8 +53,8 @@ pub(crate) struct Proposer {
     ballot: Ballot,
     /// With what the generation began whose seats are asked.
     first: Tenancy,
-    /// What was accepted under the highest ballot, of what was heard in this generation.
-    newest: Title,
+    /// What each seat that has promised had accepted then.
+    accepted: BTreeMap<Seat, Title>,
     /// What the seats are to accept, once most have promised.
     next: Option<Title>,
     /// Counts the rounds of asks, so that an answer to an earlier one is known as such.
@@ -62,14 +65,8 @@ pub(crate) struct Proposer {
     outvoted: Option<Ballot>,
     /// Objects that hold a tenure at some seat, and the longest time that is left of it.
     held_ms: BTreeMap<ObjectId, u32>,
-    /// Who said so of each of them.
-    holders: BTreeMap<ObjectId, BTreeSet<Seat>>,
-    /// The homes that were heard of, of any ballot.
-    heard: BTreeMap<ObjectId, (u32, Home)>,
     /// The longest time for which a seat will not accept what it was asked to.
     closed_ms: Option<u32>,
-    /// What the seats are asked to accept gives back what another attempt took.
-    is_mending: bool,
     asks: Vec<(Seat, SeatAsk)>,
 }
 
@@ -80,8 +77,8 @@ impl Proposer {
         let mut it = Self {
             change,
             ballot,
-            newest: began(&first),
             first,
+            accepted: BTreeMap::new(),
             next: None,
             round: 0,
             agreed: BTreeSet::new(),
@@ -89,10 +86,7 @@ impl Proposer {
             unknown: BTreeSet::new(),
             outvoted: None,
             held_ms: BTreeMap::new(),
-            holders: BTreeMap::new(),
-            heard: BTreeMap::new(),
             closed_ms: None,
-            is_mending: false,
             asks: Vec::new(),
         };
         it.prepare();
@@ -121,11 +115,9 @@ impl Proposer {
     }
 
     fn prepare(&mut self) {
-        self.newest = began(&self.first);
         self.next = None;
+        self.accepted.clear();
         self.held_ms.clear();
-        self.holders.clear();
-        self.heard.clear();
         self.closed_ms = None;
         self.unknown.clear();
         self.ask_all(&SeatAsk::Prepare {
@@ -163,14 +155,8 @@ impl Proposer {
         match answer {
             Some(SeatAnswer::Promised { accepted, held }) if self.next.is_none() => {
                 self.agreed.insert(seat);
-                for (index, home) in &accepted.tenancy.homes {
-                    self.heard.insert(home.object, (*index, *home));
-                }
-                if accepted.ballot > self.newest.ballot {
-                    self.newest = accepted;
-                }
+                self.accepted.insert(seat, accepted);
                 for (object, left_ms) in held {
-                    self.holders.entry(object).or_default().insert(seat);
                     let longest = self.held_ms.entry(object).or_insert(left_ms);
                     *longest = left_ms.max(*longest);
                 }
@@ -197,7 +183,7 @@ impl Proposer {
         let seats = self.first.seats.len();
         if self.agreed.len() >= majority(seats) {
             let is_complete = self.agreed.len() + self.declined.len() == seats;
-            let is_clear = self.next.is_some() || self.strays().next().is_none();
+            let is_clear = self.next.is_some() || !self.is_doubtful();
             return (is_complete || is_clear).then(|| self.advance())?;
         }
         let possible = seats.saturating_sub(self.declined.len());
@@ -220,15 +206,10 @@ impl Proposer {
     fn advance(&mut self) -> Option<Outcome> {
         let generation = self.first.generation;
         let Some(next) = self.next.take() else {
-            let newest = &self.newest.tenancy;
+            let newest = self.newest();
             if newest.generation != generation {
                 // Perhaps not most seats have heard of it: that is done first.
                 self.accept(newest.clone());
-                return None;
-            }
-            if let Some(mended) = self.mended() {
-                self.is_mending = true;
-                self.accept(mended);
                 return None;
             }
             let tenancy = self.changed();
@@ -242,11 +223,6 @@ impl Proposer {
             self.accept(tenancy);
             return None;
         };
-        if core::mem::take(&mut self.is_mending) {
-            self.ballot.round += 1;
-            self.prepare();
-            return None;
-        }
         let is_mine = match &self.change {
             Change::Place { .. } => next.tenancy.generation == generation,
             Change::Seat(seats) => *seats == next.tenancy.seats,
@@ -260,30 +236,28 @@ impl Proposer {
         None
     }
 
-    /// Objects that hold a tenure and have lost their slot to another.
-    fn strays(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        let held = self.held_ms.keys().copied();
-        held.filter(|object| !self.newest.tenancy.has(*object))
+    /// What was accepted last, of what most seats may have accepted. Whoever has promised will not
+    /// accept anything older any more: where too many had not, it never was chosen, nor will be.
+    fn newest(&self) -> &Tenancy {
+        let seats = self.first.seats.len();
+        let may_be_chosen = |title: &&Title| {
+            let heard = self.accepted.values();
+            let without = heard.filter(|it| it.ballot < title.ballot).count();
+            seats - without >= majority(seats)
+        };
+        let possible = self.accepted.values().filter(may_be_chosen);
+        let newest = possible.max_by_key(|title| title.ballot);
+        newest.map_or(&self.first, |title| &title.tenancy)
     }
 
-    /// A seat has accepted that another object takes a slot, most others have not, and have gone on
-    /// to renew the former one: it never lost the slot, and gets it back.
-    fn mended(&self) -> Option<Tenancy> {
-        let seats = self.first.seats.len();
-        let is_held = |object: &ObjectId| {
-            let holders = self.holders.get(object).map_or(0, BTreeSet::len);
-            holders >= majority(seats)
-        };
-        let mut next = self.newest.tenancy.clone();
-        for object in self.strays().filter(is_held) {
-            let (index, home) = self.heard.get(&object)?;
-            next.homes.insert(*index, *home);
-        }
-        (next != self.newest.tenancy).then_some(next)
+    /// Whether an object holds a tenure that would have lost its slot before.
+    fn is_doubtful(&self) -> bool {
+        let newest = self.newest();
+        self.held_ms.keys().any(|object| !newest.has(*object))
     }
 
     fn changed(&self) -> Tenancy {
-        let mut next = self.newest.tenancy.clone();
+        let mut next = self.newest().clone();
         match &self.change {
             Change::Place {
                 index,
@@ -304,13 +278,5 @@ impl Proposer {
             }
         }
         next
-    }
-}
-
-/// The title with which a generation begins.
-pub(crate) fn began(first: &Tenancy) -> Title {
-    Title {
-        ballot: Ballot::default(),
-        tenancy: first.clone(),
     }
 }

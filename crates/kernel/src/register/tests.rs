@@ -425,3 +425,46 @@ fn whoever_finds_other_seats_makes_them_certain_before_it_asks_them() {
     assert_eq!(proposer.first(), &tenancy(1, "a"));
     assert_eq!(proposer.ballot(), ballot(4));
 }
+
+/// What the seats are asked to accept by who wants other seats to vote, when these answer so.
+fn reseated(answers: &[(u64, Option<SeatAnswer>)]) -> Option<SeatAsk> {
+    let next = tenancy(1, "").seats;
+    let mut proposer = Proposer::new(ballot(3), tenancy(0, ""), Change::Seat(next));
+    asks(&mut proposer);
+    assert_eq!(answered(&mut proposer, 1, answers), None);
+    asks(&mut proposer).2
+}
+
+/// One seat accepted that `b` takes the slot of `a`, and the others went on to renew `a`. Every later
+/// attempt took `b` for what was accepted last, and was refused by whoever had renewed `a`: no other
+/// slot could change, and no other seats could be made to vote, for as long as `a` ran.
+#[test]
+fn a_takeover_that_most_seats_rule_out_is_left_out() {
+    let took = Some(promised(2, "b", &[]));
+    let holds = Some(promised(1, "a", &[('a', 5)]));
+    let free = Some(promised(1, "a", &[]));
+    let unknown = Some(SeatAnswer::Unknown);
+    let [with_a, with_b] = ["a", "b"].map(|objects| SeatAsk::Accept(title(3, 1, objects)));
+    let cases = [
+        // `a` would lose its slot: who has not answered may say that it does not.
+        ([&took, &holds].to_vec(), None),
+        ([&took, &holds, &holds].to_vec(), Some(&with_a)),
+        ([&took, &holds, &free].to_vec(), Some(&with_a)),
+        ([&holds, &free, &took].to_vec(), Some(&with_a)),
+        // Most seats may have accepted it, or have: one that renewed `a` is a memory of few.
+        ([&took, &holds, &took].to_vec(), Some(&with_b)),
+        ([&took, &holds, &None].to_vec(), Some(&with_b)),
+        ([&took, &holds, &unknown].to_vec(), Some(&with_b)),
+        // Nothing speaks against it, and nobody is waited for.
+        ([&took, &free].to_vec(), Some(&with_b)),
+    ];
+    for (answers, expected) in cases {
+        let answers: Vec<_> = (1..).zip(answers.into_iter().cloned()).collect();
+        assert_eq!(reseated(&answers).as_ref(), expected, "{answers:?}");
+    }
+    let answers = [(1, took), (2, holds), (3, free)];
+    let mut proposer = Proposer::new(ballot(3), tenancy(0, ""), place('c'));
+    asks(&mut proposer);
+    let held = Some(Outcome::Held { by_ms: 5 });
+    assert_eq!(answered(&mut proposer, 1, &answers), held);
+}
