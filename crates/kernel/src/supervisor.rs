@@ -210,11 +210,11 @@ fn slot_of(
             }
             Phase::Running => Slot::Updated,
             Phase::Starting | Phase::Stopping => Slot::Moving,
-            Phase::Waiting | Phase::Ended | Phase::Failed => match ended(spec, newest) {
-                // One of the two goes.
-                Slot::Updated if older_lives => Slot::Moving,
-                slot => slot,
-            },
+            Phase::Waiting | Phase::Ended | Phase::Failed => {
+                let slot = ended(spec, newest);
+                let one_goes = older_lives && slot == Slot::Updated;
+                if one_goes { Slot::Moving } else { slot }
+            }
         };
     }
     let reachable: Vec<_> = slot.iter().filter(here).collect();
@@ -526,34 +526,35 @@ fn plan_slot(
     if is_busy || here.iter().any(|it| it.phase == Phase::Stopping) {
         return;
     }
-    if let Some(last) = slot
-        .iter()
-        .filter(|it| !it.phase.is_alive())
-        .max_by_key(|it| it.created)
-    {
-        // What was ended because its app was stopped runs again once the app is not.
-        let was_halted = last.halted && !wanted.rested.contains(&index);
-        let again = was_halted || restart == Restart::Always;
-        match (again, reach(last.node)) {
-            (true, Reach::Open) if is_older(last) => {
-                steps.push(retire(last, OUTDATED));
-            }
-            (true, Reach::Open) => {
-                steps.push(Step::Start {
-                    object: last.object,
-                    node: last.node,
-                });
-            }
-            (true, Reach::Draining | Reach::Lost | Reach::Removed) => {
-                steps.push(Step::Place { index });
-            }
-            (false, _) => {}
-        }
-        return;
+    steps.extend(fill(wanted, index, slot, reach));
+}
+
+/// What a slot needs in which nothing runs.
+fn fill(
+    wanted: &Wanted,
+    index: u32,
+    slot: &[&ObjectFacts],
+    reach: &impl Fn(NodeId) -> Reach,
+) -> Option<Step> {
+    let restart = wanted.spec.as_ref().map_or(Restart::No, |it| it.restart);
+    let ended = slot.iter().filter(|it| !it.phase.is_alive());
+    let Some(last) = ended.max_by_key(|it| it.created) else {
+        let is_to_run = slot.is_empty() || restart != Restart::No;
+        return is_to_run.then_some(Step::Place { index });
+    };
+    // What was ended because its app was stopped runs again once the app is not.
+    let was_halted = last.halted && !wanted.rested.contains(&index);
+    if !was_halted && restart != Restart::Always {
+        return None;
     }
-    if slot.is_empty() || restart != Restart::No {
-        steps.push(Step::Place { index });
-    }
+    Some(match reach(last.node) {
+        Reach::Open if last.revised != wanted.revised => retire(last, OUTDATED),
+        Reach::Open => Step::Start {
+            object: last.object,
+            node: last.node,
+        },
+        Reach::Draining | Reach::Lost | Reach::Removed => Step::Place { index },
+    })
 }
 
 /// Why an object is not needed beside the one of its slot that is kept; nothing when it is.
