@@ -968,21 +968,19 @@ fn that_others_vote_is_written_down_by_whoever_finds_it_out() {
     let mut bench = Bench::new(&[2, 3]);
     let mut spec = spec(&bench.app_of(1));
     spec.on_partition = wire::spec::OnPartition::Once { takeover_ms: 6000 };
-    let tenancy = |generation, seats: &[(u8, u64)]| Tenancy {
-        seats: seats
-            .iter()
-            .map(|(of, number)| Seat {
-                node: node(*of),
-                number: *number,
-            })
-            .collect(),
+    let vote = |of: u8, number: u64| Seat {
+        node: node(of),
+        number,
+    };
+    let tenancy = |generation, seats: &[Seat]| Tenancy {
+        seats: seats.to_vec(),
         generation,
         term_ms: 4000,
         ..Tenancy::default()
     };
     let mut record = record(spec, WALL);
     let (app, born) = (record.app, record.wanted.born);
-    record.wanted.tenancy = Some(tenancy(0, &[(1, 1), (2, 2)]));
+    record.wanted.tenancy = Some(tenancy(0, &[vote(1, 1), vote(2, 2)]));
     // Whoever places something finds it out on the way.
     record.wanted.stopped = true;
     bench.ask(2, store(record));
@@ -991,7 +989,7 @@ fn that_others_vote_is_written_down_by_whoever_finds_it_out() {
     };
     let chosen = Title {
         ballot: Ballot::default(),
-        tenancy: tenancy(1, &[(1, seat), (2, 3), (3, 4)]),
+        tenancy: tenancy(1, &[vote(1, seat), vote(2, 3), vote(3, 4)]),
     };
     let ask = Box::new(SeatAsk::Learn(chosen.clone()));
     bench.ask(2, Ask::Seat { seat, ask });
