@@ -157,6 +157,8 @@ struct Supervisor {
     round: u64,
     attempts: usize,
     proposer: Option<Proposer>,
+    /// Objects that seats had accepted, as they said in this attempt.
+    heard: BTreeSet<ObjectId>,
 }
 
 /// What nobody in the cloud knows, and the properties are about.
@@ -366,6 +368,7 @@ impl Cloud {
             round: 0,
             attempts: 0,
             proposer: None,
+            heard: BTreeSet::new(),
         });
         Self {
             now: 0,
@@ -402,6 +405,7 @@ impl Cloud {
             let change = bounds.attempts[index][supervisor.attempts].change(bounds.seats);
             supervisor.attempts += 1;
             supervisor.round += 1;
+            supervisor.heard.clear();
             let ballot = Ballot {
                 round: supervisor.round,
                 node: index as u64,
@@ -542,6 +546,10 @@ impl Cloud {
     ) {
         let outcome = self.supervisors[index].change(|supervisor| {
             let proposer = supervisor.proposer.as_mut()?;
+            if let Some(SeatAnswer::Promised { accepted, .. }) = &answer {
+                let homes = accepted.tenancy.homes.values();
+                supervisor.heard.extend(homes.map(|home| home.object));
+            }
             let outcome = proposer.handle(round, seat, answer)?;
             supervisor.round = proposer.ballot().round.max(supervisor.round);
             supervisor.first = proposer.first().clone();
@@ -670,10 +678,11 @@ impl Cloud {
         })
     }
 
-    /// Whether a seat has accepted something else in the place of what runs.
-    fn has_rival(&self) -> bool {
-        let mut votes = self.record.votes.values();
-        votes.any(|(tenancy, _)| self.running().any(|it| !tenancy.has(it)))
+    /// Whether a supervisor has heard of an object, and left it out of what was chosen.
+    fn has_left_out(&self) -> bool {
+        let newest = self.newest();
+        let mut heard = self.supervisors.iter().flat_map(|it| &it.heard);
+        heard.any(|object| !newest.has(*object))
     }
 
     /// Whether an object runs that was placed after so many others, while that generation votes.
@@ -867,8 +876,10 @@ impl Model for Bounds {
                 })
             }
             Reach::FirstOutlivesSecond => Property::<Self>::sometimes(
-                "the first one runs by other seats though few have accepted the second",
-                |_, cloud| cloud.has_reached(1, 1) && cloud.newest().epoch < 2 && cloud.has_rival(),
+                "the first one runs by other seats, and the second is left out",
+                |_, cloud| {
+                    cloud.has_reached(1, 1) && cloud.newest().epoch < 2 && cloud.has_left_out()
+                },
             ),
         }));
         properties
