@@ -21,8 +21,6 @@
 //! Beside that, in memory, it knows until when each object *holds a tenure*: it accepts nothing that
 //! takes the slot from one that does. After a restart it assumes that all of them do.
 
-#[cfg(test)]
-mod model;
 mod proposer;
 #[cfg(test)]
 mod tests;

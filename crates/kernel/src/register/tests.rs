@@ -1,5 +1,7 @@
 //! The rules of a seat and of a proposer, one at a time. What they are together is for the model.
 
+mod model;
+
 use alloc::vec;
 
 use wire::id::{NodeId, ObjectId};

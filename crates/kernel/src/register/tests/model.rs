@@ -41,8 +41,8 @@ use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::tenancy::{Ballot, Claim, Home, Seat, SeatAnswer, SeatAsk, Tenancy, Title, majority};
 
 use self::keyed::Keyed;
-use super::{Change, Outcome, Proposer, Seats};
 use crate::instant::Instant;
+use crate::register::{Change, Outcome, Proposer, Seats};
 use crate::tenure::{Event, Tenures};
 
 /// One tick is a tenth of it: every deadline of the protocol is a whole number of ticks.
