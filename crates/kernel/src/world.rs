@@ -215,7 +215,7 @@ pub enum Output {
     Tenure {
         /// Which object.
         object: ObjectId,
-        /// How long: readings of the clock of [`Instant`].
+        /// How long: readings of the clock of [`crate::instant::Instant`].
         tenure: Tenure,
     },
     /// Send a signal to an object's program.
