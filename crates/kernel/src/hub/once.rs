@@ -516,25 +516,23 @@ impl Kernel {
         }
     }
 
-    /// Gives up seats of apps that were removed, and forgets what is known of them.
+    /// Gives up seats of apps whose name has another by now, and forgets what is known of those that
+    /// were removed. Their seats go with the last that is remembered of them: until then, somebody who
+    /// has not heard of the removal may wish something newer.
     fn leave_seats(&mut self) {
         let now = self.now;
-        let over: BTreeSet<(AppId, Version)> = self
-            .once
-            .seats
-            .apps()
-            .filter(|(app, born)| self.is_over(*app, *born))
-            .collect();
+        let former = |app, born| {
+            let record = self.directory.get(app);
+            record.is_some_and(|record| record.wanted.born > born)
+        };
         let is_free = |app, born| {
             let its = |of, then| (of, then) == (app, born);
             self.once.seats.tenure_left(now, its).is_none()
         };
-        let free: BTreeSet<_> = over
-            .iter()
-            .filter(|(app, born)| is_free(*app, *born))
-            .copied()
-            .collect();
-        self.leave_seats_of(|app, born| free.contains(&(app, born)));
+        let over = self.once.seats.apps();
+        let over = over.filter(|(app, born)| former(*app, *born) && is_free(*app, *born));
+        let over: BTreeSet<_> = over.collect();
+        self.leave_seats_of(|app, born| over.contains(&(app, born)));
         let is_wanted = |app: &AppId| {
             let record = self.directory.get(*app);
             record.is_some_and(|it| it.wanted.spec.is_some())
