@@ -56,6 +56,7 @@ use crate::links::{Arrival, BindError, Links};
 use crate::measure::{self, Meter};
 use crate::metrics::Metrics;
 use crate::notify;
+use crate::probes::Probes;
 use crate::server::{self, Heartbeat, Policy, Server};
 use crate::shims::Shims;
 use crate::streams::{Caller, STREAMS_MAX, Streams};
@@ -549,6 +550,7 @@ struct World {
     disk: Disk,
     links: Links,
     shims: Shims,
+    probes: Probes,
     calls: Calls,
     streams: Streams,
     events: Events,
@@ -624,6 +626,7 @@ impl World {
             answers: answers_end,
             disk,
             links,
+            probes: Probes::new(shims.clone(), home.node(), inputs.clone()),
             shims,
             calls: Calls::new(inputs.clone()),
             streams,
@@ -805,6 +808,12 @@ impl World {
             Output::Tenure { object, tenure } => self.shims.tenure(object, tenure),
             Output::Signal { object, signal } => self.shims.signal(object, signal),
             Output::Discard { object } => self.shims.discard(object),
+            Output::Probe {
+                object,
+                probe,
+                check,
+                timeout_ms,
+            } => self.probes.probe(object, probe, check, timeout_ms),
             Output::Measure { token, objects } => self.shims.measure(token, objects),
             Output::Sign { token, bytes } => {
                 let signature = Signature(self.key.sign(&bytes).to_bytes());

@@ -30,6 +30,7 @@ mod links;
 mod measure;
 mod metrics;
 mod notify;
+mod probes;
 mod server;
 mod shims;
 mod streams;

@@ -364,7 +364,11 @@ async fn ended<S: Bytes>(
             let start = tail_lines.map_or(Start::Oldest, Start::TailLines);
             (Some(start), *since_ms, false)
         }
-        What::Exec { .. } | What::Read { .. } | What::Write { .. } | What::Events { .. } => {
+        What::Exec { .. }
+        | What::Probe { .. }
+        | What::Read { .. }
+        | What::Write { .. }
+        | What::Events { .. } => {
             return Err(has_ended(open.object));
         }
     };

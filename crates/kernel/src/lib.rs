@@ -22,6 +22,7 @@ pub mod alarm;
 mod auth;
 mod calls;
 mod directory;
+mod health;
 mod hub;
 pub mod instant;
 mod lease;

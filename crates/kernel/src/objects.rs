@@ -20,13 +20,14 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::call::{Problem, ProblemCode};
 use wire::driver::{DriverReport, Launch};
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
+use wire::health::HealthState;
 use wire::id::{NodeId, ObjectId, UnixMillis};
 use wire::peer::{HostedObject, Placement};
 use wire::spec::{AppSpec, Restart};
@@ -54,6 +55,8 @@ struct Entry {
     stopping: bool,
     /// It ends with its node and runs again with it.
     suspended: bool,
+    /// It was asked to end because it is unhealthy, for this reason.
+    ailing: Option<String>,
 }
 
 /// What the hub has to do.
@@ -65,6 +68,8 @@ pub(crate) enum Action {
     Stop(ObjectId, u32),
     /// Its facts changed; `durable` when they must survive a power cut.
     Changed { object: ObjectId, durable: bool },
+    /// It has become healthy or unhealthy.
+    HealthChanged(ObjectId),
     /// What nobody is told of by itself changed, and must survive a power cut.
     Marked(ObjectId),
     /// It holds no resources any more.
@@ -104,6 +109,7 @@ impl Objects {
             running_since: None,
             stopping: false,
             suspended: false,
+            ailing: None,
         };
         self.table.insert(entry.hosted.facts.object, entry);
     }
@@ -214,6 +220,7 @@ impl Objects {
             halted: false,
             revised: placement.wanted.revised,
             restart: spec.restart,
+            health: spec.health.as_ref().map(|_| HealthState::Starting),
         };
         let object = placement.object;
         let hosted = HostedObject {
@@ -232,6 +239,7 @@ impl Objects {
                 running_since: None,
                 stopping: false,
                 suspended: false,
+                ailing: None,
             },
         );
         self.actions.push_back(Action::Launch(object));
@@ -273,10 +281,48 @@ impl Objects {
         }
     }
 
-    fn exited(&mut self, now: Instant, object: ObjectId, exit: Exit) {
+    /// Its probes say so. An object that is unhealthy ends, if it would be started again after a
+    /// failure; if not, it is left as it is.
+    pub(crate) fn set_health(&mut self, now: Instant, object: ObjectId, state: HealthState) {
+        let running = self
+            .table
+            .get_mut(&object)
+            .filter(|entry| entry.hosted.facts.phase == Phase::Running && !entry.suspended);
+        let Some(entry) = running else {
+            return;
+        };
+        let facts = &mut entry.hosted.facts;
+        let before = facts.health.replace(state.clone());
+        facts.revision += 1;
+        self.actions.push_back(Action::HealthChanged(object));
+        if let HealthState::Unhealthy { why } = state
+            && starts_again(facts.restart, entry.hosted.failures, true)
+        {
+            if before != Some(HealthState::Healthy) {
+                // A run in which it never worked is none that takes back the back-off.
+                entry.running_since = Some(now);
+            }
+            entry.ailing = Some(why);
+            let spec = entry.hosted.wanted.spec.as_ref();
+            let grace_ms = spec.map_or(0, |spec| spec.stop.grace_ms);
+            self.actions.push_back(Action::Stop(object, grace_ms));
+        }
+    }
+
+    fn exited(&mut self, now: Instant, object: ObjectId, mut exit: Exit) {
         let Some(entry) = self.table.get_mut(&object) else {
             return;
         };
+        if let Some(why) = entry.ailing.take()
+            && !entry.stopping
+            && !entry.suspended
+        {
+            exit.reason = ExitReason::Unhealthy(why);
+            exit.asked = false;
+        }
+        // What its next run will be is not known.
+        let health = &mut entry.hosted.facts.health;
+        *health = health.take().map(|_| HealthState::Starting);
         let ran_by_wall = |started: UnixMillis| exit.at.0.saturating_sub(started.0);
         let facts = &entry.hosted.facts;
         let ran = match (entry.running_since.take(), facts.phase) {
@@ -296,16 +342,10 @@ impl Objects {
             entry.hosted.failures = 0;
         }
         let restart = entry.hosted.facts.restart;
+        let has_failed = !exit.reason.is_success();
         let again = !entry.stopping
-            && match restart {
-                Restart::No => false,
-                Restart::OnFailure { retries_max } => {
-                    let tries = retries_max.unwrap_or(u32::MAX);
-                    let has_failed = !exit.reason.is_success();
-                    was_cut_short || (has_failed && entry.hosted.failures < tries)
-                }
-                Restart::Always => true,
-            };
+            && ((was_cut_short && restart != Restart::No)
+                || starts_again(restart, entry.hosted.failures, has_failed));
         if entry.hosted.suspended {
             let facts = &mut entry.hosted.facts;
             facts.phase = Phase::Waiting;
@@ -543,11 +583,7 @@ impl Objects {
     }
 
     /// What its shim needs to know.
-    pub(crate) fn launch_order(
-        &self,
-        object: ObjectId,
-        hidden: &[alloc::string::String],
-    ) -> Option<Launch> {
+    pub(crate) fn launch_order(&self, object: ObjectId, hidden: &[String]) -> Option<Launch> {
         let hosted = self.get(object)?;
         let spec: &AppSpec = hosted.wanted.spec.as_ref()?;
         Some(Launch {
@@ -564,6 +600,17 @@ impl Objects {
             epoch: hosted.title.as_ref().map_or(0, |_| hosted.facts.epoch),
             tenure: None,
         })
+    }
+}
+
+/// Whether a program whose end was not asked for is started again after so many failures in a row.
+fn starts_again(restart: Restart, failures: u32, has_failed: bool) -> bool {
+    match restart {
+        Restart::No => false,
+        Restart::OnFailure { retries_max } => {
+            has_failed && failures < retries_max.unwrap_or(u32::MAX)
+        }
+        Restart::Always => true,
     }
 }
 

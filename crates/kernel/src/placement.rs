@@ -268,6 +268,7 @@ mod tests {
             stop: Stop::default(),
             remove_when_done: false,
             on_partition: wire::spec::OnPartition::Available,
+            health: None,
         }
     }
 

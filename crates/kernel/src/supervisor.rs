@@ -26,6 +26,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
+use wire::health::HealthState;
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{AppRecord, Revision, Wanted};
 use wire::spec::{AppSpec, OnPartition, Restart};
@@ -205,10 +206,14 @@ fn slot_of(
             // It may come back.
             phase if is_lost && phase.is_alive() => Slot::Updated,
             _ if reach(newest.node) == Reach::Draining => Slot::Moving,
-            Phase::Running if known.on_trial.contains(&newest.object) || older_lives => {
-                Slot::Moving
-            }
-            Phase::Running => Slot::Updated,
+            Phase::Running => match &newest.health {
+                Some(HealthState::Unhealthy { why }) => {
+                    Slot::Failed(alloc::format!("{}/{index} is unhealthy: {why}", spec.name))
+                }
+                Some(HealthState::Starting) => Slot::Moving,
+                _ if known.on_trial.contains(&newest.object) || older_lives => Slot::Moving,
+                Some(HealthState::Healthy) | None => Slot::Updated,
+            },
             Phase::Starting | Phase::Stopping => Slot::Moving,
             Phase::Waiting | Phase::Ended | Phase::Failed => {
                 let slot = ended(spec, newest);
@@ -486,6 +491,7 @@ fn plan_slot(
             never_twice.then_some(Reverse(it.epoch)),
             reach(it.node) == Reach::Draining,
             is_older(it),
+            !it.serves(),
             it.phase != Phase::Running,
             it.created,
             it.object,
@@ -567,7 +573,9 @@ fn superfluous(
     let is_older = |it: &ObjectFacts| it.revised != wanted.revised;
     let is_replaced = is_older(other) && !is_older(keep);
     let on_trial = is_replaced && known.on_trial.contains(&keep.object);
-    let in_use = other.phase == Phase::Running && (keep.phase != Phase::Running || on_trial);
+    let does_better = other.serves() && !keep.serves();
+    let in_use = does_better
+        || (other.phase == Phase::Running && (keep.phase != Phase::Running || on_trial));
     // It tells why the update goes no further, unless somebody asked it to end.
     let has_failed = is_older(keep) && !is_older(other) && !other.phase.is_alive() && !other.halted;
     let is_needed = in_use || has_failed || other.phase == Phase::Stopping;
@@ -850,6 +858,7 @@ mod tests {
             stop: wire::spec::Stop::default(),
             remove_when_done: false,
             on_partition: OnPartition::Available,
+            health: None,
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {
@@ -870,6 +879,7 @@ mod tests {
                 halted: false,
                 revised: Version::default(),
                 restart,
+                health: None,
             };
         AppRecord {
             app: AppId::of_name("web"),
@@ -1160,6 +1170,44 @@ mod tests {
         check(&failing, expect!["retire 0: its app runs something else"]);
         failing.objects.remove(0);
         check(&failing, expect!["place 1"]);
+    }
+
+    // It ran for long enough, so the older one went, and nobody served.
+    #[test]
+    fn the_older_one_stays_until_the_newer_one_is_healthy() {
+        let mut slots = two(Phase::Running, Phase::Running);
+        slots.push(('c', 0, Phase::Running, 2));
+        let mut record = revised(record(Restart::Always, 2, &slots), &[2]);
+        let mut check_health = |state: HealthState, expect: Expect| {
+            for it in record.objects.iter_mut() {
+                it.health = Some(HealthState::Healthy);
+                if it.object.0[0] == 2 {
+                    it.health = Some(state.clone());
+                }
+            }
+            check(&record, expect);
+        };
+        check_health(HealthState::Starting, expect![""]);
+        check_health(
+            HealthState::Healthy,
+            expect!["retire 0: its app runs something else"],
+        );
+        let why = "refused".to_string();
+        check_health(
+            HealthState::Unhealthy { why },
+            expect!["roll back: web/0 is unhealthy: refused"],
+        );
+    }
+
+    #[test]
+    fn what_is_healthy_serves_until_its_successor_is() {
+        let slots = [('a', 0, Phase::Running, 2), ('D', 0, Phase::Running, 1)];
+        let mut record = record(Restart::Always, 1, &slots);
+        record.objects[0].health = Some(HealthState::Starting);
+        record.objects[1].health = Some(HealthState::Healthy);
+        check(&record, expect![""]);
+        record.objects[0].health = Some(HealthState::Healthy);
+        check(&record, expect!["retire 1: its node drains"]);
     }
 
     /// An older one came back with its node once all others had been replaced: the newer one of its

@@ -9,6 +9,7 @@
 //!    [`Input::Persisted`] is given only once a power cut cannot undo them.
 //! 3. Outputs for one object reach its driver in order.
 //! 4. [`Input::Driver`] tells the end of an object's program once, also after the daemon was away.
+//! 5. Each [`Output::Probe`] is answered by one [`Input::Probed`], soon after its timeout at the latest.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -19,6 +20,7 @@ use wire::call::{Event, Problem, Request, Response};
 use wire::disk::{Table, Write};
 use wire::driver::{DriverReport, Launch, Tenure};
 use wire::fact::{Load, NodeFacts, Platform, Usage};
+use wire::health::Check;
 use wire::id::{CloudId, NodeId, ObjectId, UnixMillis};
 use wire::peer::{JoinAnswer, JoinRequest, Signature, Statement};
 
@@ -150,6 +152,15 @@ pub enum Input {
         /// What each object uses.
         usages: Vec<(ObjectId, Usage)>,
     },
+    /// The answer to [`Output::Probe`].
+    Probed {
+        /// From the output.
+        object: ObjectId,
+        /// From the output.
+        probe: u64,
+        /// Why the check failed, if it did, as a sentence.
+        outcome: Result<(), String>,
+    },
     /// The answer to [`Output::Sign`].
     Signed {
         /// From the output.
@@ -236,6 +247,17 @@ pub enum Output {
         token: Token,
         /// Which objects.
         objects: Vec<ObjectId>,
+    },
+    /// Try once whether an object does its work.
+    Probe {
+        /// Which object.
+        object: ObjectId,
+        /// For the answer.
+        probe: u64,
+        /// What to try.
+        check: Check,
+        /// When it has failed, and is to be given up.
+        timeout_ms: u32,
     },
     /// Sign this with the node's key.
     Sign {

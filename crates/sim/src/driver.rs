@@ -6,6 +6,7 @@
 //! | `work SECONDS [CODE]` | runs so long, then returns CODE, 0 when absent |
 //! | `crash MILLISECONDS` | runs so long, then signal 11 ends it |
 //! | `hungry SECONDS` | runs so long, then the memory limit ends it |
+//! | `sick FROM [UNTIL]` | serves, but its health check fails from FROM to UNTIL seconds after its start |
 //! | `deaf` | runs, and does not listen when it is asked to end |
 //! | anything else | cannot be started: 127 |
 //!
@@ -231,6 +232,20 @@ impl Driver {
         })
     }
 
+    /// One probe of an object: why it fails, if it does.
+    pub(crate) fn probe(&self, now: Instant, object: ObjectId) -> Result<(), String> {
+        let program = self.objects.get(&object).filter(|it| it.acts(now));
+        let program = program.ok_or("it does not run")?;
+        let words = &program.launch.program.arguments;
+        let second = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
+        let sick = second(1).unwrap_or(0)..second(2).unwrap_or(u64::MAX);
+        let ran = now.since(program.since).as_secs();
+        if words.first().is_some_and(|word| word == "sick") && sick.contains(&ran) {
+            return Err("it feels sick".to_string());
+        }
+        Ok(())
+    }
+
     /// Forgets an object.
     pub(crate) fn discard(&mut self, object: ObjectId) {
         self.objects.remove(&object);
@@ -276,7 +291,7 @@ fn life(arguments: &[String]) -> Life {
     let number = |text: &str| text.parse::<u32>().unwrap_or(1);
     let seconds = |text: &str| Duration::from_secs(number(text).into());
     match words[..] {
-        ["serve" | "deaf", ..] => Life::Runs,
+        ["serve" | "deaf" | "sick", ..] => Life::Runs,
         ["work", after] => Life::EndsAfter(seconds(after), ExitReason::Code(0)),
         ["work", after, code] => {
             let code = u8::try_from(number(code)).unwrap_or(1);

@@ -9,6 +9,7 @@
 //! memory = "128M"
 //! ports.http = 8000
 //! env.MODE = "test"
+//! health.check = "http:8000/"
 //! ```
 //!
 //! One app at the top, or several as `[[app]]`. The same in JSON, where several are a list. Whatever
@@ -21,6 +22,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Value;
+use wire::health::{Check, Health};
 use wire::spec::{AppSpec, Constraint, OnPartition, Placement, Program, Resources, Restart, Stop};
 
 use crate::output::human;
@@ -79,10 +81,41 @@ struct Form {
     interactive: bool,
     #[serde(default, deserialize_with = "signal")]
     stop_signal: Option<u8>,
-    #[serde(default, alias = "grace", deserialize_with = "grace")]
+    #[serde(default, alias = "grace", deserialize_with = "span")]
     stop_timeout: Option<u32>,
     #[serde(default)]
     rm: bool,
+    #[serde(default)]
+    health: Option<HealthForm>,
+}
+
+/// How the health of objects is found out, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct HealthForm {
+    #[serde(deserialize_with = "check")]
+    check: Check,
+    #[serde(default, deserialize_with = "span")]
+    interval: Option<u32>,
+    #[serde(default, deserialize_with = "span")]
+    timeout: Option<u32>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(default, deserialize_with = "span")]
+    start_period: Option<u32>,
+}
+
+impl From<HealthForm> for Health {
+    fn from(form: HealthForm) -> Self {
+        let usual = Self::new(form.check);
+        Self {
+            interval_ms: form.interval.unwrap_or(usual.interval_ms),
+            timeout_ms: form.timeout.unwrap_or(usual.timeout_ms),
+            retries: form.retries.unwrap_or(usual.retries),
+            start_period_ms: form.start_period.unwrap_or(usual.start_period_ms),
+            ..usual
+        }
+    }
 }
 
 impl From<Form> for AppSpec {
@@ -117,6 +150,7 @@ impl From<Form> for AppSpec {
             },
             remove_when_done: form.rm,
             on_partition: form.on_partition.unwrap_or_default(),
+            health: form.health.map(|form| Health::from(form).into()),
         }
     }
 }
@@ -222,6 +256,7 @@ fn reworded(message: &str, piece: &str) -> (String, String) {
     if message.starts_with("missing field") {
         let remedy = match first {
             "run" => "run = [\"PROGRAM\", \"ARGUMENT\"]",
+            "check" => "check = \"http:8080/\"",
             _ => "name = \"web\"",
         };
         return (format!("`{first}` is missing"), remedy.to_owned());
@@ -315,7 +350,11 @@ fn signal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::E
     by(deserializer, parse::signal).map(Some)
 }
 
-fn grace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+fn check<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Check, D::Error> {
+    by(deserializer, parse::check)
+}
+
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let read = |text: &str| parse::duration(text).map(parse::milliseconds);
     by(deserializer, read).map(Some)
 }
@@ -441,6 +480,7 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
         stop,
         remove_when_done,
         on_partition,
+        health,
     } = spec;
     let mut fields = vec![
         field("name", name.as_str(), false),
@@ -462,6 +502,7 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
     fields.extend(surroundings(program));
     fields.extend(ending(stop));
     fields.push(field("rm", *remove_when_done, !remove_when_done));
+    fields.extend(health.as_deref().into_iter().flat_map(health_fields));
     for (port, number) in ports {
         let word = format!("ports.{}", key(port));
         fields.push(field(&word, u32::from(*number), false));
@@ -548,6 +589,32 @@ fn ending(stop: &Stop) -> [Field; 2] {
             "stop-timeout",
             grace.to_string(),
             grace_ms == usual.grace_ms,
+        ),
+    ]
+}
+
+fn health_fields(health: &Health) -> [Field; 5] {
+    let usual = Health::new(health.check.clone());
+    let Health {
+        check,
+        interval_ms,
+        timeout_ms,
+        retries,
+        start_period_ms,
+    } = health;
+    let span = |key: &str, millis: u32, usual: u32| {
+        let span = humantime::format_duration(Duration::from_millis(millis.into()));
+        field(key, span.to_string(), millis == usual)
+    };
+    [
+        field("health.check", check.to_string(), false),
+        span("health.interval", *interval_ms, usual.interval_ms),
+        span("health.timeout", *timeout_ms, usual.timeout_ms),
+        field("health.retries", *retries, *retries == usual.retries),
+        span(
+            "health.start-period",
+            *start_period_ms,
+            usual.start_period_ms,
         ),
     ]
 }
@@ -696,7 +763,7 @@ mod tests {
         check_below(
             "image = \"y\"",
             expect![
-                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm"
+                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health"
             ],
         );
         check_below(
@@ -790,6 +857,24 @@ mod tests {
         text.prop_map(|text| text.parse().unwrap())
     }
 
+    fn any_health() -> impl Strategy<Value = Health> {
+        let check = prop_oneof![
+            (1_u16.., "(/[a-z?=]{0,8}){1,2}").prop_map(|(port, path)| Check::Http { port, path }),
+            (1_u16..).prop_map(|port| Check::Tcp { port }),
+            "[a-z][ -~é\\n]{0,20}".prop_filter_map("a command", |text| text.parse().ok()),
+        ];
+        (check, any::<[u32; 4]>()).prop_map(|(check, numbers)| {
+            let [interval_ms, timeout_ms, retries, start_period_ms] = numbers;
+            Health {
+                check,
+                interval_ms,
+                timeout_ms,
+                retries,
+                start_period_ms,
+            }
+        })
+    }
+
     prop_compose! {
         fn program()(
             arguments in (word(), vec(any::<String>(), 0..4)),
@@ -820,6 +905,7 @@ mod tests {
                     .prop_map(|retries_max| Restart::OnFailure { retries_max }),
             ],
             takeover_ms in proptest::option::of(any::<u32>()),
+            health in proptest::option::of(any_health()),
             host in proptest::option::of(word()),
             constraints in vec(constraint(), 0..3),
             (signal, grace_ms) in (1_u8..=64, any::<u32>()),
@@ -837,6 +923,7 @@ mod tests {
                 remove_when_done,
                 on_partition: takeover_ms
                     .map_or(OnPartition::Available, |takeover_ms| OnPartition::Once { takeover_ms }),
+                health: health.map(Box::new),
             }
         }
     }

@@ -127,6 +127,20 @@ pub(crate) fn partition_policies(typed: &OsStr) -> Vec<CompletionCandidate> {
     matching(typed, policies.to_vec())
 }
 
+/// Forms of health checks.
+pub(crate) fn checks(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let checks = [
+        (
+            "http:8080/",
+            "this is answered with a status from 200 to 399",
+        ),
+        ("tcp:8080", "a connection is accepted"),
+        ("none", "no check"),
+    ];
+    let checks = checks.map(|(name, about)| (name.to_owned(), about.to_owned()));
+    matching(typed, checks.to_vec())
+}
+
 /// Nodes.
 pub(crate) fn nodes(typed: &OsStr) -> Vec<CompletionCandidate> {
     let nodes = ask(NodeList {}).map(|(_, answer)| answer.nodes);

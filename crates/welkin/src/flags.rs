@@ -244,6 +244,55 @@ impl Surroundings {
     }
 }
 
+/// How it is found out whether an object does its work: flags of `run` and `update`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Health {
+    /// How to find out whether an object does its work; `none` takes the check away.
+    #[arg(long = "health", value_name = "http:PORT/PATH|tcp:PORT|COMMAND", value_parser = parse::health,
+        add = ArgValueCompleter::new(completion::checks))]
+    check: Option<parse::HealthFlag>,
+    /// How long from one probe to the next; 10s when absent.
+    #[arg(long = "health-interval", value_name = "SECONDS", value_parser = parse::duration,
+        requires = "check")]
+    interval: Option<Duration>,
+    /// How long a probe may take; 3s when absent.
+    #[arg(long = "health-timeout", value_name = "SECONDS", value_parser = parse::duration,
+        requires = "check")]
+    timeout: Option<Duration>,
+    /// How many failures in a row make it unhealthy; 3 when absent.
+    #[arg(long = "health-retries", value_name = "N", requires = "check")]
+    retries: Option<u32>,
+    /// How long after its start failures do not count; 30s when absent.
+    #[arg(long = "health-start-period", value_name = "SECONDS", value_parser = parse::duration,
+        requires = "check")]
+    start_period: Option<Duration>,
+}
+
+impl Health {
+    /// Another check keeps the times of the one before.
+    pub(crate) fn edit(&self, spec: &mut AppSpec) {
+        let Some(parse::HealthFlag(check)) = &self.check else {
+            return;
+        };
+        let Some(check) = check.clone() else {
+            spec.health = None;
+            return;
+        };
+        let usual = wire::health::Health::new(check.clone());
+        let health = spec.health.get_or_insert_with(|| usual.into());
+        health.check = check;
+        let spans = [
+            (&mut health.interval_ms, self.interval),
+            (&mut health.timeout_ms, self.timeout),
+            (&mut health.start_period_ms, self.start_period),
+        ];
+        for (field, span) in spans {
+            *field = span.map_or(*field, parse::milliseconds);
+        }
+        health.retries = self.retries.unwrap_or(health.retries);
+    }
+}
+
 /// How many, how large, where, and what when it ends.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Shape {

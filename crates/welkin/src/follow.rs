@@ -210,7 +210,11 @@ fn open_after(mut open: Open, last_us: u64) -> Open {
             ..
         } => (*tail_lines, *since_ms) = (None, after),
         What::Events { since_ms, .. } => *since_ms = after,
-        What::Attach { .. } | What::Exec { .. } | What::Read { .. } | What::Write { .. } => {}
+        What::Attach { .. }
+        | What::Exec { .. }
+        | What::Probe { .. }
+        | What::Read { .. }
+        | What::Write { .. } => {}
     }
     open
 }

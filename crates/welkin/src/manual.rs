@@ -161,7 +161,8 @@ examples! {
     RUN: "welkin run -- uname -a  # somewhere, and wait for it"
         "welkin run -it -- bash"
         "welkin run -d --name web --replicas 3 --port http=8080 --restart always -- /usr/bin/server"
-        "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice"
+        "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice
+  welkin run -d --name api -p http=8080 --restart always --health http:8080/up -- serve  # restarted when it does not answer"
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use wire::health::{Check, CheckError};
 use wire::spec::{Constraint, OnPartition, Restart, TAKEOVER_MS, parse_amount};
 
 use crate::clock;
@@ -130,6 +131,23 @@ pub(crate) fn on_partition(text: &str) -> Result<OnPartition, String> {
             Ok(OnPartition::Once { takeover_ms })
         }
     }
+}
+
+/// A health check as a flag: none when there is to be none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthFlag(pub(crate) Option<Check>);
+
+/// `none`, or what [`check`] reads.
+pub(crate) fn health(text: &str) -> Result<HealthFlag, String> {
+    match text {
+        "none" => Ok(HealthFlag(None)),
+        _ => check(text).map(|check| HealthFlag(Some(check))),
+    }
+}
+
+/// `http:8080/path`, `tcp:8080` or a command.
+pub(crate) fn check(text: &str) -> Result<Check, String> {
+    text.parse().map_err(|error: CheckError| error.to_string())
 }
 
 /// Constraints with commas between them: `arch=x86_64, memory>=8G`.
@@ -349,6 +367,14 @@ mod tests {
         assert_eq!(duration("1d"), Ok(Duration::from_secs(86_400)));
         assert!(duration("-3").is_err());
         assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn a_check_can_be_taken_away() {
+        assert_eq!(health("none"), Ok(HealthFlag(None)));
+        let tcp = HealthFlag(Some(Check::Tcp { port: 80 }));
+        assert_eq!(health("tcp:80"), Ok(tcp));
+        assert!(health("tcp:web").is_err());
     }
 
     #[test]

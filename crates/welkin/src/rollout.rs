@@ -5,6 +5,7 @@ use std::time::Duration;
 use client::CallError;
 use wire::call::{Applied, Apply, Change, Expected, Inspect, Inspection, ProblemCode};
 use wire::fact::{ObjectFacts, Phase};
+use wire::health::HealthState;
 use wire::spec::{AppSpec, Restart};
 
 use crate::appfile::{self, Field};
@@ -215,6 +216,14 @@ fn stage(applied: &Applied, found: &Inspection, rolls_back: bool) -> Stage {
     let fails = |it: &&ObjectFacts| {
         it.phase == Phase::Failed || (it.phase == Phase::Waiting && it.last_exit.is_some())
     };
+    let ill = found.objects.iter().find_map(|it| match &it.health {
+        Some(HealthState::Unhealthy { why }) if it.phase == Phase::Running => Some((it, why)),
+        Some(_) | None => None,
+    });
+    if let Some((it, why)) = ill {
+        let detail = format!("{name}/{} is unhealthy: {why}", it.index);
+        return Stage::Failed(Failure::new(detail).remedy(format!("welkin logs {name}")));
+    }
     let failing = found.objects.iter().find(fails);
     if let Some((it, exit)) = failing.and_then(|it| Some((it, it.last_exit.as_ref()?))) {
         let detail = format!(
@@ -228,8 +237,7 @@ fn stage(applied: &Applied, found: &Inspection, rolls_back: bool) -> Stage {
 
 /// It runs, or has done what it should.
 fn has_come_up(facts: &ObjectFacts) -> bool {
-    facts.phase == Phase::Running
-        || (facts.phase == Phase::Ended && facts.restart != Restart::Always)
+    facts.serves() || (facts.phase == Phase::Ended && facts.restart != Restart::Always)
 }
 
 /// The app is not what was made of it any more.

@@ -238,6 +238,13 @@ fn ended(context: &Context, name: &str, reason: &ExitReason) -> Result<u8, Failu
                 &format!("welkin explain {name}; welkin nodes"),
             );
         }
+        ExitReason::Unhealthy(why) => {
+            output::warn(
+                context.screen,
+                &format!("the program was ended: its health check failed: {why}"),
+            );
+            output::hint(context.screen, &format!("welkin inspect {name}"));
+        }
         ExitReason::Code(_) | ExitReason::Signal(_) => {}
     }
     Ok(reason.code())

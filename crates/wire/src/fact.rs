@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthState;
 use crate::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
 use crate::spec::Restart;
 
@@ -132,6 +133,17 @@ pub struct ObjectFacts {
     pub revised: Version,
     /// The restart policy that its node follows.
     pub restart: Restart,
+    /// Whether it does its work; nothing when its app has no check.
+    pub health: Option<HealthState>,
+}
+
+impl ObjectFacts {
+    /// Whether others can rely on it: its program runs and is, as far as is checked, healthy.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        let is_well = matches!(self.health, None | Some(HealthState::Healthy));
+        self.phase == Phase::Running && is_well
+    }
 }
 
 /// What an object does.
@@ -199,6 +211,8 @@ pub enum ExitReason {
     Lost,
     /// It was killed because it had lost sight of the guardians of its app, which never runs twice.
     Lapsed,
+    /// It was ended because its health check failed, with this reason.
+    Unhealthy(String),
 }
 
 impl ExitReason {
@@ -208,7 +222,7 @@ impl ExitReason {
         match self {
             Self::Code(code) | Self::NotStarted { code, .. } => *code,
             Self::Signal(signal) => signal.saturating_add(128),
-            Self::OutOfMemory | Self::Lost | Self::Lapsed => 137,
+            Self::OutOfMemory | Self::Lost | Self::Lapsed | Self::Unhealthy(_) => 137,
         }
     }
 
@@ -232,6 +246,7 @@ impl core::fmt::Display for ExitReason {
             Self::Lapsed => {
                 f.write_str("was killed: it had lost sight of most guardians of its app")
             }
+            Self::Unhealthy(why) => write!(f, "was ended: its health check failed: {why}"),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | [`driver`] | a node and the shims that hold its objects |
 //! | [`disk`] | a node and its own past: what is stored |
 //!
-//! and the words that they share: [`id`], [`spec`], [`fact`], [`tenancy`].
+//! and the words that they share: [`id`], [`spec`], [`fact`], [`health`], [`tenancy`].
 //!
 //! What this crate is not: it decides nothing and does no IO. It is the only place that derives
 //! `Serialize`. Every decoder here is bounded: it refuses what is too long before it allocates,
@@ -33,6 +33,7 @@ pub mod call;
 pub mod disk;
 pub mod driver;
 pub mod fact;
+pub mod health;
 pub mod id;
 pub mod peer;
 pub mod spec;

@@ -1,5 +1,6 @@
 //! What a person asks for: the specification of an app.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -7,6 +8,8 @@ use core::fmt;
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::health::Health;
 
 /// Longest name of an app, a node, a port or a label: one DNS label (RFC 1035 section 2.3.4).
 pub const NAME_CHARACTERS_MAX: usize = 63;
@@ -48,6 +51,9 @@ pub struct AppSpec {
     /// What each side of a partition does.
     #[serde(default)]
     pub on_partition: OnPartition,
+    /// How it is found out whether an object does its work; it is not when absent.
+    #[serde(default)]
+    pub health: Option<Box<Health>>,
 }
 
 fn one() -> u32 {
@@ -63,6 +69,7 @@ impl AppSpec {
             && self.ports == other.ports
             && self.resources == other.resources
             && self.stop == other.stop
+            && self.health == other.health
     }
 }
 

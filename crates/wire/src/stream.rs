@@ -153,6 +153,11 @@ pub enum What {
         /// What to run.
         program: Program,
     },
+    /// One more program inside it, which nothing of may outlive its caller: a health check.
+    Probe {
+        /// What to run.
+        program: Program,
+    },
     /// A file or directory of it, as a tar archive (`Data`).
     Read {
         /// Absolute path inside the object.

@@ -54,6 +54,7 @@ fn spec() -> AppSpec {
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
         on_partition: wire::spec::OnPartition::Available,
+        health: None,
     }
 }
 
@@ -84,6 +85,7 @@ fn object() -> ObjectFacts {
             node: 9,
         },
         restart: Restart::Always,
+        health: None,
     }
 }
 
@@ -237,14 +239,14 @@ fn questions_and_records() {
             10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
             020103776562020307707974686f6e33022d6d0b687474702e73657276657200
             00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
-            3d3847010f904e0000000080d095ffbc3180d095ffbc3101020080d095ffbc31
-            01020100000003776562020307707974686f6e33022d6d0b687474702e736572
-            766572000000000000f403808080404001010300010a6d656d6f72793e3d3847
-            010f904e000001010b7765622f3120656e646564011011111111111111111111
-            11111111111110977e88c3048d50ca5a52f888356337db037765620120ababab
-            ababababababababababababababababababababababababababababab010701
-            0280d095ffbc3101e4d095ffbc31010109b2d095ffbc3101019221000080d095
-            ffbc310309020000000080d095ffbc310102"#]],
+            3d3847010f904e000000000080d095ffbc3180d095ffbc3101020080d095ffbc
+            3101020100000003776562020307707974686f6e33022d6d0b687474702e7365
+            72766572000000000000f403808080404001010300010a6d656d6f72793e3d38
+            47010f904e00000001010b7765622f3120656e64656401101111111111111111
+            111111111111111110977e88c3048d50ca5a52f888356337db037765620120ab
+            ababababababababababababababababababababababababababababababab01
+            07010280d095ffbc3101e4d095ffbc31010109b2d095ffbc3101019221000080
+            d095ffbc31030902000000000080d095ffbc310102"#]],
     );
 }
 
@@ -317,7 +319,8 @@ fn json_of_a_specification() {
             "grace_ms": 10000
           },
           "remove_when_done": false,
-          "on_partition": "available"
+          "on_partition": "available",
+          "health": null
         }"#]]
     .assert_eq(&json);
     assert_eq!(

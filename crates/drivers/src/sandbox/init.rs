@@ -179,7 +179,7 @@ fn give_up(isolation: Isolation) -> ! {
     sys::exit_now(0)
 }
 
-/// Splits the calling process where there is no pid namespace: its child goes on and becomes
+/// Splits the calling process, for a probe or where there is no pid namespace: its child goes on and becomes
 /// what the caller wants, and it stays behind as the child's reaper, so that nothing of it
 /// outlives the shim or its caller. What [`supervise`] says of it goes to `control`.
 pub(crate) fn keep(control: UnixStream) -> nix::Result<()> {

@@ -193,6 +193,9 @@ impl Shim {
             What::Exec { program } => {
                 return self.start_session(id, connection, Work::Program(Box::new(program)));
             }
+            What::Probe { program } => {
+                return self.start_session(id, connection, Work::Probe(Box::new(program)));
+            }
             What::Read { path } => return self.start_session(id, connection, Work::Read(path)),
             What::Write { path } => return self.start_session(id, connection, Work::Write(path)),
             What::Events { .. } => {
@@ -233,7 +236,7 @@ impl Shim {
                 "too many programs are run inside the object",
             );
         }
-        if let Work::Program(program) = &mut work {
+        if let Work::Program(program) | Work::Probe(program) = &mut work {
             let own = &self.launch.program;
             program.user = program.user.take().or_else(|| own.user.clone());
             program.directory = program.directory.take().or_else(|| own.directory.clone());
@@ -389,7 +392,7 @@ impl Shim {
             return;
         };
         match (&session.work, &session.failure, status) {
-            (Work::Program(_), Some((code, message)), _) => {
+            (Work::Program(_) | Work::Probe(_), Some((code, message)), _) => {
                 let reason = ExitReason::NotStarted {
                     code: *code,
                     message: message.clone(),
@@ -409,7 +412,8 @@ impl Shim {
                 connection.push(Kind::DataEnd, &[]);
                 connection.finish(status);
             }
-            (Work::Program(_), None, _) | (Work::Write(_), None, ExitReason::Code(0)) => {
+            (Work::Program(_) | Work::Probe(_), None, _)
+            | (Work::Write(_), None, ExitReason::Code(0)) => {
                 connection.finish(status);
             }
             (Work::Read(_) | Work::Write(_), None, _) => {

@@ -2,7 +2,7 @@
 //!
 //! It is a child of the shim, so the shim knows how it ends. A caller that goes away hangs up:
 //! a program's process group gets SIGHUP and, as soon as the program has ended or a little later,
-//! SIGKILL; a copy is killed at once.
+//! SIGKILL; a copy is killed at once, and so is a probe with all that came of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -190,6 +190,8 @@ fn pipes(stdin: bool, outputs: [bool; 2]) -> io::Result<(Streams, Ends)> {
 #[derive(Debug)]
 pub(super) enum Work {
     Program(Box<Program>),
+    /// A program of which nothing outlives its end or its caller.
+    Probe(Box<Program>),
     Read(String),
     Write(String),
 }
@@ -213,8 +215,9 @@ pub(super) struct Session {
     pub(super) status: Option<ExitReason>,
     /// When it is killed, because its caller has gone.
     pub(super) kill_at: Option<Instant>,
-    /// Where there is no pid namespace, `pid` is a process that keeps the program: it says here
-    /// how the program ended, and kills all that came of it when this is closed.
+    /// Of a probe, and of all where there is no pid namespace, `pid` is a process that keeps the
+    /// program: it says here how the program ended, and kills all that came of it then, or when this
+    /// is closed.
     keeper: Option<UnixStream>,
 }
 
@@ -222,11 +225,12 @@ impl Session {
     pub(super) fn start(work: Work, inside: Inside<'_>) -> io::Result<Self> {
         let (setup, reporter) = Setup::pair()?;
         let (streams, ends) = match &work {
-            Work::Program(program) => streams_of(program)?,
+            Work::Program(program) | Work::Probe(program) => streams_of(program)?,
             Work::Read(_) => pipes(false, [true, false])?,
             Work::Write(_) => pipes(true, [false, false])?,
         };
-        let (keeper, inner) = if inside.isolation == Isolation::None {
+        let is_kept = inside.isolation == Isolation::None || matches!(work, Work::Probe(_));
+        let (keeper, inner) = if is_kept {
             UnixStream::pair().map(|(outer, inner)| (Some(outer), Some(inner)))?
         } else {
             (None, None)
@@ -258,12 +262,12 @@ impl Session {
 
     pub(super) fn hang_up(&mut self) {
         self.ends = Ends::default();
-        let (signal, kill_at) = match self.work {
-            Work::Program(_) => (Signal::SIGHUP, clock::now() + HANGUP_GRACE),
-            Work::Read(_) | Work::Write(_) => (Signal::SIGKILL, clock::now()),
-        };
-        self.kill_at = Some(kill_at);
-        self.signal_group(signal);
+        self.kill_at = Some(clock::now() + HANGUP_GRACE);
+        self.signal_group(match self.work {
+            Work::Program(_) => Signal::SIGHUP,
+            // A keeper has the grace period to kill what it keeps.
+            Work::Probe(_) | Work::Read(_) | Work::Write(_) => Signal::SIGKILL,
+        });
     }
 
     pub(super) fn signal_group(&mut self, signal: Signal) {
@@ -321,7 +325,7 @@ fn run(
     // Among them the way into init, which belongs to the shim.
     sys::close_all_except(&mut keep);
     match work {
-        Work::Program(program) => match filter::build(inside.isolation) {
+        Work::Program(program) | Work::Probe(program) => match filter::build(inside.isolation) {
             Ok(filter) => program::run(inside.launch, program, streams, reporter, &filter),
             Err(error) => reporter.fail(&Failure::setup(
                 "the system-call filter cannot be built",
@@ -344,16 +348,20 @@ fn run(
 /// Goes into the object.
 fn enter(inside: Inside<'_>, keeper: Option<UnixStream>) -> Result<(), Failure> {
     let failed = |error| Failure::setup("cannot become a process of the object", error);
-    if let Some(control) = keeper {
-        init::keep(control).map_err(failed)?;
-    }
+    // A keeper sees its children by the object's own /proc, if that has one.
+    let (outside, within) = match inside.isolation {
+        Isolation::None => (keeper, None),
+        Isolation::Full | Isolation::Unprivileged => (None, keeper),
+    };
+    outside.map_or(Ok(()), init::keep).map_err(failed)?;
     // From the moment it is inside until it executes a program, which sets this anew: the object
     // must not look into a process that still has the shim's memory, descriptors and powers.
     prctl::set_dumpable(false).map_err(failed)?;
     let groups = inside.group.enter();
     groups.map_err(|error| Failure::setup("cannot enter the object's control groups", error))?;
     sandbox::enter(inside.isolation, inside.init)
-        .map_err(|error| Failure::setup("cannot enter the object", error.desc()))
+        .map_err(|error| Failure::setup("cannot enter the object", error.desc()))?;
+    within.map_or(Ok(()), init::keep).map_err(failed)
 }
 
 fn taken(stream: Option<OwnedFd>) -> io::Result<OwnedFd> {

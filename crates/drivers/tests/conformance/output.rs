@@ -32,6 +32,9 @@ pub(crate) const CASES: &[Case] = &[
         "a_caller_that_goes_hangs_up_who_ignores_it_too",
         exec_hangup_ignored,
     ),
+    ("a_probe_tells_how_it_ended", probe),
+    ("a_probe_that_hangs_is_killed_with_all_of_it", probe_hangs),
+    ("what_a_probe_leaves_is_killed", probe_leaves),
     (
         "a_caller_that_goes_while_its_input_waits_is_gone",
         gone_while_stalled,
@@ -354,6 +357,42 @@ fn exec_hangup_ignored(driver: &Driver) {
     eventually("both run", || object.processes().len() == without + 2);
     drop(caller);
     eventually("both are killed", || object.processes().len() == without);
+}
+
+fn probe_of(script: &str) -> What {
+    What::Probe {
+        program: program(&["/bin/sh", "-c", script]),
+    }
+}
+
+fn probe(driver: &Driver) {
+    let object = driver.shell("exec sleep 600");
+    object.running();
+    let (out, _, reason) = object.open(probe_of("echo no; exit 3")).outputs();
+    assert_eq!((out, reason), (b"no\n".to_vec(), ExitReason::Code(3)));
+}
+
+// What had left its process group outlived the probe, and one more came with each.
+fn probe_hangs(driver: &Driver) {
+    let object = driver.shell("exec sleep 600");
+    object.running();
+    let without = object.processes().len();
+    let script = "setsid sh -c 'trap \"\" HUP TERM; sleep 600' & echo ready; sleep 600";
+    let mut caller = object.open(probe_of(script));
+    caller.until("ready");
+    eventually("all run", || object.processes().len() >= without + 3);
+    drop(caller);
+    eventually("all are killed", || object.processes().len() == without);
+}
+
+fn probe_leaves(driver: &Driver) {
+    let object = driver.shell("exec sleep 600");
+    object.running();
+    let without = object.processes().len();
+    let script = "setsid sleep 600 >/dev/null 2>&1 & exit 0";
+    let (_, _, reason) = object.open(probe_of(script)).outputs();
+    assert_eq!(reason, ExitReason::Code(0));
+    eventually("it is killed", || object.processes().len() == without);
 }
 
 /// Sends more than a program takes that does not read.

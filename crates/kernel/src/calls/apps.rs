@@ -11,7 +11,8 @@ use wire::call::{
     Affected, Apply, Change, Endpoint, Expected, Explanation, Inspection, Located, Problem,
     ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
 };
-use wire::fact::{ObjectFacts, Phase};
+use wire::fact::ObjectFacts;
+use wire::health::Health;
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppRecord, Ask, Message, Wanted};
 use wire::spec::{
@@ -436,7 +437,7 @@ impl Kernel {
                 ports: ports.clone(),
             })
         };
-        let serving = |it: &&ObjectFacts| it.phase == Phase::Running && self.is_reachable(it.node);
+        let serving = |it: &&ObjectFacts| it.serves() && self.is_reachable(it.node);
         Resolved {
             endpoints: objects
                 .iter()
@@ -762,6 +763,9 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
         return invalid(alloc::format!(
             "`{key}` cannot be the name of an environment variable"
         ));
+    }
+    if let Some(fault) = spec.health.as_deref().and_then(Health::fault) {
+        return invalid(fault);
     }
     if spec.resources.processes == 0 {
         return invalid("an object needs at least one process".to_string());

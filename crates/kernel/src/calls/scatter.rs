@@ -9,7 +9,7 @@ use wire::call::{
     AppList, AppSummary, Apps, NodeDetail, ObjectStats, Problem, ProblemCode, Request, Response,
     Stats, StatsTable,
 };
-use wire::fact::{ObjectFacts, Phase};
+use wire::fact::ObjectFacts;
 use wire::id::{AppId, NodeId};
 use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter};
 
@@ -303,7 +303,7 @@ fn app_table(
     let mut running: BTreeMap<AppId, (u32, u32)> = BTreeMap::new();
     for facts in &objects {
         let count = running.entry(facts.app).or_default();
-        count.0 += u32::from(facts.phase == Phase::Running);
+        count.0 += u32::from(facts.serves());
         count.1 += u32::from(facts.phase.is_alive());
     }
     let summary = |brief: AppBrief| {

@@ -258,7 +258,8 @@ impl Kernel {
                     return false;
                 }
                 let ended = old.phase.is_alive() != facts.phase.is_alive();
-                let began = old.phase == Phase::Starting && facts.phase == Phase::Running;
+                let began = (old.phase == Phase::Starting && facts.phase == Phase::Running)
+                    || (!old.serves() && facts.serves());
                 *old = facts;
                 ended || (began && is_in_flux)
             }

@@ -10,6 +10,7 @@ use wire::call::{ObjectStats, Problem, ProblemCode};
 use wire::disk::Table;
 use wire::driver::DriverReport;
 use wire::fact::{Availability, ObjectFacts, Phase, Usage};
+use wire::health::HealthState;
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{
     Answer, AppRecord, Ask, HostedObject, Message, ObjectFilter, ObjectReport, Placement,
@@ -20,6 +21,7 @@ use super::{Kernel, Origin};
 use crate::calls::changes_something;
 use crate::calls::check_spec;
 use crate::directory;
+use crate::health;
 use crate::instant::Instant;
 use crate::limits::REPORTS_MAX;
 use crate::objects::Action;
@@ -107,8 +109,16 @@ impl Kernel {
                 if durable {
                     self.write_sealed(Table::Objects, &object.0, &hosted);
                 }
+                self.probe_or_not(&hosted);
                 self.announce(&hosted.facts);
                 self.report(&hosted, false);
+            }
+            Action::HealthChanged(object) => {
+                if let Some(hosted) = self.objects.get(object).cloned() {
+                    self.write_sealed(Table::Objects, &object.0, &hosted);
+                    self.announce_health(&hosted.facts);
+                    self.report(&hosted, false);
+                }
             }
             Action::Marked(object) => {
                 if let Some(hosted) = self.objects.get(object).cloned() {
@@ -123,6 +133,7 @@ impl Kernel {
             }
             Action::Removed(hosted) => {
                 let object = hosted.facts.object;
+                self.probing.end(object);
                 self.ledger.free(object);
                 self.release_tenure(object);
                 self.write(Table::Objects, &object.0, None);
@@ -130,6 +141,52 @@ impl Kernel {
                 self.report(&hosted, true);
             }
         }
+    }
+
+    /// An object is probed while its program runs and is not asked to end.
+    fn probe_or_not(&mut self, hosted: &HostedObject) {
+        let facts = &hosted.facts;
+        let spec = hosted.wanted.spec.as_ref();
+        let health = spec.and_then(|spec| spec.health.as_deref());
+        match (facts.phase, health, &facts.health) {
+            (Phase::Running, Some(health), Some(state)) => {
+                self.probing.begin(self.now, facts.object, health, state);
+            }
+            (_, _, _) => self.probing.end(facts.object),
+        }
+    }
+
+    pub(super) fn handle_probing(&mut self, action: health::Action) {
+        match action {
+            health::Action::Probe {
+                object,
+                probe,
+                check,
+                timeout_ms,
+            } => self.outbox.act(Output::Probe {
+                object,
+                probe,
+                check,
+                timeout_ms,
+            }),
+            health::Action::Became(object, state) => {
+                self.objects.set_health(self.now, object, state);
+            }
+        }
+    }
+
+    fn announce_health(&mut self, facts: &ObjectFacts) {
+        let Some(state) = &facts.health else {
+            return;
+        };
+        let subject = alloc::format!("{}/{}", facts.app_name, facts.index);
+        let kind = alloc::format!("object.{}", state.word());
+        let id = facts.object.short();
+        let message = match state {
+            HealthState::Unhealthy { why } => alloc::format!("{id} {why}"),
+            HealthState::Starting | HealthState::Healthy => id,
+        };
+        self.event(&kind, subject, message);
     }
 
     fn announce(&mut self, facts: &ObjectFacts) {

@@ -36,6 +36,7 @@ use wire::tenancy::{Claim, Seat, StoredSeat};
 use crate::alarm::Alarm;
 use crate::auth::Auth;
 use crate::directory::Directory;
+use crate::health::Probing;
 use crate::instant::Instant;
 use crate::lease::Ledger;
 use crate::limits::{ASK_DEADLINE, CALL_DEADLINE, CALLS_MAX};
@@ -85,6 +86,7 @@ pub struct Kernel {
     pub(crate) ledger: Ledger,
     pub(crate) once: Once,
     pub(crate) objects: Objects,
+    probing: Probing,
     pub(crate) supervision: Supervision,
     pub(crate) questions: Questions<Task>,
     returned: Returned<Result<Answer, Problem>>,
@@ -205,10 +207,9 @@ impl Kernel {
     /// A kernel that goes on where its disk says it was.
     #[must_use]
     pub fn new(now: Instant, mut config: Config) -> Self {
-        let stored = core::mem::take(&mut config.stored);
         let mut rng = ChaCha8Rng::from_seed(config.seed);
         let mut damaged = Vec::new();
-        let restored = Restored::read(stored, &mut damaged);
+        let restored = Restored::read(core::mem::take(&mut config.stored), &mut damaged);
         let first_boot = restored.node.as_ref().map_or(0, |node| node.boot_reserved);
         let own = own_facts(&config, restored.node.as_ref(), first_boot);
         let mut auth = Auth::new(config.cloud);
@@ -235,6 +236,7 @@ impl Kernel {
             ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
             once: Once::default(),
             objects: Objects::default(),
+            probing: Probing::default(),
             supervision: Supervision::default(),
             questions: Questions::new(first_question),
             returned: Returned::default(),
@@ -344,6 +346,11 @@ impl Kernel {
             }
             Input::Driver { object, report } => self.handle_driver(object, report),
             Input::Measured { token, usages } => self.handle_measured(token, &usages),
+            Input::Probed {
+                object,
+                probe,
+                outcome,
+            } => self.probing.handle_probed(self.now, object, probe, outcome),
             Input::Signed { token, signature } => self.handle_signed(token, signature),
             Input::Load(load) => self.measurement.note_load(load),
             Input::Addresses(addresses) => {
@@ -360,6 +367,7 @@ impl Kernel {
         self.outbox.handle_timeout(self.now);
         self.ledger.handle_timeout(self.now);
         self.objects.handle_timeout(self.now);
+        self.probing.handle_timeout(self.now);
         self.once.tenures.handle_timeout(self.now);
         self.supervision.handle_timeout(self.now);
         for (node, task) in self.questions.expire(self.now) {
@@ -411,6 +419,7 @@ impl Kernel {
             self.outbox.poll_timeout(),
             self.ledger.poll_timeout(),
             self.objects.poll_timeout(),
+            self.probing.poll_timeout(),
             self.once.tenures.poll_timeout(),
             self.supervision.poll_timeout(),
             self.questions.poll_timeout(),
@@ -470,6 +479,9 @@ impl Kernel {
             }
             while let Some(event) = self.membership.poll_event() {
                 self.handle_membership(event);
+            }
+            while let Some(action) = self.probing.poll_action() {
+                self.handle_probing(action);
             }
             while let Some(action) = self.objects.poll_action() {
                 self.handle_action(action);

@@ -24,7 +24,7 @@ use crate::directory::Joined;
 use crate::limits::{RECORDS_MAX, SURPLUS_MAX, TOMBSTONES_MAX};
 
 const WALL: u64 = 1_800_000_000_000;
-const YEAR: u64 = 365 * 86_400 * 1000;
+const YEAR: u64 = 365 * 86_400_000;
 
 fn key(letter: u8) -> SigningKey {
     SigningKey::from_bytes(&[letter; 32])
@@ -262,6 +262,7 @@ fn spec(name: &str) -> AppSpec {
         stop: wire::spec::Stop::default(),
         remove_when_done: false,
         on_partition: wire::spec::OnPartition::Available,
+        health: None,
     }
 }
 
@@ -299,6 +300,7 @@ fn object(number: u16, app: &str, host: u8) -> ObjectFacts {
         halted: false,
         revised: Version::default(),
         restart: Restart::No,
+        health: None,
     }
 }
 
@@ -481,8 +483,7 @@ fn a_node_stops_though_its_disk_takes_no_writes() {
     assert_eq!(bench.outputs.last(), Some(&Output::Halt));
 }
 
-/// A daemon that was killed before an object was written down ended it in its next life, and gave
-/// its port away before it had ended.
+/// A daemon killed before an object was written down gave its port away before it had ended.
 #[test]
 fn a_node_takes_nothing_while_what_it_does_not_know_still_ends() {
     let stranger = object(7, "web", 1).object;
@@ -994,6 +995,6 @@ fn that_others_vote_is_written_down_by_whoever_finds_it_out() {
     let ask = Box::new(SeatAsk::Learn(chosen.clone()));
     bench.ask(2, Ask::Seat { seat, ask });
     bench.pass(11);
-    let record = bench.kernel.directory.get(app).expect("kept");
-    assert_eq!(record.wanted.tenancy, Some(chosen.tenancy));
+    let wanted = &bench.kernel.directory.get(app).expect("kept").wanted;
+    assert_eq!(wanted.tenancy, Some(chosen.tenancy));
 }

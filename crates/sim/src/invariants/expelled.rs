@@ -35,6 +35,7 @@ impl Watch for Expelled {
             | Output::Signal { .. }
             | Output::Discard { .. }
             | Output::Measure { .. }
+            | Output::Probe { .. }
             | Output::Sign { .. }
             | Output::Expel { .. }
             | Output::Event(_)

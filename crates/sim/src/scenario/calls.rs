@@ -13,6 +13,7 @@ use wire::call::{
     NodeLabel, NodeList, NodeRemove, NodeResume, Remove, Request, Resolve, Run, Scale, StartApp,
     StopApp, Wait,
 };
+use wire::health::{Check, Health};
 use wire::spec::{
     AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS, parse_amount,
 };
@@ -123,6 +124,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         stop: Stop::default(),
         remove_when_done: false,
         on_partition: OnPartition::Available,
+        health: None,
     };
     loop {
         options = match options {
@@ -195,6 +197,13 @@ fn set(spec: &mut AppSpec, key: &str, value: &str) -> Result<(), String> {
                 },
                 _ => return Err(wrong()),
             };
+        }
+        // Seconds between two probes, and of the start period.
+        "health" => {
+            let mut health = Health::new(Check::Tcp { port: 80 });
+            health.interval_ms = number::<u32>(value)? * 1000;
+            health.start_period_ms = health.interval_ms;
+            spec.health = Some(health.into());
         }
         "host" => spec.placement.host = Some(value.to_string()),
         "where" => {

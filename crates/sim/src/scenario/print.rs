@@ -134,7 +134,11 @@ fn app_list(world: &World, list: &wire::call::Apps) -> Vec<String> {
             times => format!(", restarted {times} times"),
         };
         let on = name(world, it.node);
-        lines.push(format!("{app}/{index} is {phase} on {on}{restarts}"));
+        let health = it.health.as_ref();
+        let health = health.map_or(String::new(), |it| format!(", {}", it.word()));
+        lines.push(format!(
+            "{app}/{index} is {phase} on {on}{health}{restarts}"
+        ));
     }
     if !list.unanswered.is_empty() {
         lines.push(format!("no answer from {}", list.unanswered.join(" ")));

@@ -13,9 +13,11 @@ use crate::world::{Call, Hardware, JoinOutcome, MachineId, Outcome, World};
 /// How long an answer may take before the story goes on without.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events that are told when a scenario does not say otherwise.
-const SHOWN: [&str; 12] = [
+const SHOWN: [&str; 14] = [
     "app.undone",
+    "object.healthy",
     "object.running",
+    "object.unhealthy",
     "object.waiting",
     "object.ended",
     "object.failed",

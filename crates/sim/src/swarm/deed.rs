@@ -8,6 +8,7 @@ use wire::call::{
     Apply, Expected, Inspect, Kill, Remove, Request, Run, Scale, StartApp, StopApp, Wait,
 };
 use wire::disk::Table;
+use wire::health::{Check, Health};
 use wire::id::AppId;
 use wire::peer::AppRecord;
 use wire::spec::{AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS};
@@ -189,6 +190,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
     } else {
         OnPartition::Available
     };
+    let health = (world.random().random_range(0..4) == 0).then(|| health().into());
     AppSpec {
         name: name.to_string(),
         replicas,
@@ -211,6 +213,16 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         },
         remove_when_done: kind == Kind::Once,
         on_partition,
+        health,
+    }
+}
+
+/// A check whose verdict comes soon.
+fn health() -> Health {
+    Health {
+        interval_ms: 1000,
+        start_period_ms: 2000,
+        ..Health::new(Check::Tcp { port: 80 })
     }
 }
 

@@ -41,6 +41,15 @@ impl World {
                 let usages = self.at(machine).driver.measure(self.now, &objects);
                 self.soon(machine, Input::Measured { token, usages });
             }
+            Output::Probe { object, probe, .. } => {
+                let outcome = self.at(machine).driver.probe(self.now, object);
+                let probed = Input::Probed {
+                    object,
+                    probe,
+                    outcome,
+                };
+                self.soon(machine, probed);
+            }
             Output::Sign { token, bytes } => {
                 let signature = self.at(machine).sign(&bytes);
                 self.soon(machine, Input::Signed { token, signature });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wire::fact::{ExitReason, ObjectFacts, Phase};
+use wire::health::Health;
 use wire::id::UnixMillis;
 use wire::spec::{OnPartition, Restart, TAKEOVER_MS};
 
@@ -104,6 +105,7 @@ pub(crate) fn exit(reason: &ExitReason) -> String {
         ExitReason::NotStarted { code, .. } => format!("not started, {code}"),
         ExitReason::Lost => "lost".to_owned(),
         ExitReason::Lapsed => "cut off".to_owned(),
+        ExitReason::Unhealthy(_) => "unhealthy".to_owned(),
     }
 }
 
@@ -122,6 +124,9 @@ pub(crate) fn state(object: &ObjectFacts) -> String {
     } else {
         object.phase.word()
     };
+    if let (Phase::Running, Some(health)) = (object.phase, &object.health) {
+        return format!("{word} ({})", health.word());
+    }
     match (object.phase, &object.last_exit) {
         (Phase::Waiting | Phase::Ended | Phase::Failed, Some(last)) => {
             format!("{word} ({})", exit(&last.reason))
@@ -152,6 +157,22 @@ pub(crate) fn on_partition(policy: OnPartition) -> String {
             format!("once:{}", humantime::format_duration(takeover))
         }
     }
+}
+
+/// How the health of objects is found out, in one line; empty when it is not.
+pub(crate) fn health(health: Option<&Health>) -> String {
+    let Some(health) = health else {
+        return String::new();
+    };
+    let of = |millis: u32| humantime::format_duration(Duration::from_millis(millis.into()));
+    format!(
+        "{}, every {}, {} failures in a row, each within {}, none in the first {}",
+        health.check,
+        of(health.interval_ms),
+        health.retries,
+        of(health.timeout_ms),
+        of(health.start_period_ms),
+    )
 }
 
 /// A restart policy as it is written.

@@ -3,6 +3,7 @@
 use clap::Args;
 use wire::call::{Inspect, Inspection};
 use wire::fact::ObjectFacts;
+use wire::health::HealthState;
 use wire::id::UnixMillis;
 
 use crate::context::{Context, NodeNames, object_name};
@@ -98,6 +99,7 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("ports", human::pairs(&spec.ports, ':'))
         .line("restart", human::restart(spec.restart))
         .line("on partition", human::on_partition(spec.on_partition))
+        .line("health", human::health(spec.health.as_deref()))
         .line("stop", grace)
         .line(
             "cores",
@@ -122,6 +124,22 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
             ..Drawing::default()
         }));
     }
+    faults(inspection, &mut text);
+    text.finish()
+}
+
+/// Which objects do not do their work, and which lack some protection.
+fn faults(inspection: &Inspection, text: &mut Description) {
+    let ill = inspection.objects.iter().filter_map(|it| match &it.health {
+        Some(HealthState::Unhealthy { why }) => Some((it, why)),
+        Some(HealthState::Starting | HealthState::Healthy) | None => None,
+    });
+    for (at, (object, why)) in ill.enumerate() {
+        if at == 0 {
+            text.title("unhealthy");
+        }
+        text.line(&object_name(object), why.as_str());
+    }
     let weak = |it: &&ObjectFacts| !it.protections_off.is_empty();
     if inspection.objects.iter().any(|it| weak(&it)) {
         text.title("not protected");
@@ -132,7 +150,6 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
             text.line(&name, missing);
         });
     }
-    text.finish()
 }
 
 #[cfg(test)]

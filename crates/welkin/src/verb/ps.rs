@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use wire::call::{AppList, AppSummary, Apps, Locate};
 use wire::fact::{ObjectFacts, Phase};
+use wire::health::HealthState;
 use wire::id::{AppId, UnixMillis};
 
 use crate::context::{Context, NodeNames, object_name};
@@ -271,7 +272,9 @@ fn style(object: &ObjectFacts) -> Style {
         .as_ref()
         .is_none_or(|it| it.reason.is_success());
     match object.phase {
-        Phase::Running => Style::Plain,
+        Phase::Running if object.serves() => Style::Plain,
+        Phase::Running if object.health == Some(HealthState::Starting) => Style::Warning,
+        Phase::Running => Style::Bad,
         Phase::Starting | Phase::Stopping | Phase::Waiting => Style::Warning,
         Phase::Ended if well => Style::Dim,
         Phase::Ended | Phase::Failed => Style::Bad,
@@ -306,6 +309,7 @@ pub(crate) mod tests {
             halted: false,
             revised: wire::id::Version::default(),
             restart: Restart::Always,
+            health: None,
             restarts: index,
             created: UnixMillis(NOW.0 - 7_300_000),
             started: Some(UnixMillis(NOW.0 - 200_000)),

@@ -31,6 +31,8 @@ pub(crate) struct Arguments {
     surroundings: flags::Surroundings,
     #[command(flatten)]
     shape: flags::Shape,
+    #[command(flatten)]
+    health: flags::Health,
     /// Forget the app once its program has ended.
     #[arg(long)]
     rm: bool,
@@ -81,8 +83,10 @@ fn spec(arguments: &Arguments) -> AppSpec {
         stop: Stop::default(),
         remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
         on_partition: OnPartition::Available,
+        health: None,
     };
     arguments.shape.edit(&mut spec);
+    arguments.health.edit(&mut spec);
     spec
 }
 
@@ -156,7 +160,8 @@ mod tests {
         let words = "-d --name web --replicas 3 --port http=8080 --restart on-failure:2 --cpu 0.5 \
             --memory 128M --processes 10 --env MODE=a=b --workdir /srv --user www --host atlas \
             --constraint arch=x86_64,memory>=8G --constraint label.disk=ssd --spread \
-            --stop-signal INT --stop-timeout 2.5 -- server -v";
+            --stop-signal INT --stop-timeout 2.5 --health http:8080/up --health-interval 5 \
+            --health-retries 2 --health-start-period 1m -- server -v";
         let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
         let json = serde_json::to_string(&spec_of(&words)).unwrap();
         let expected = expect![[r#"
@@ -182,7 +187,12 @@ mod tests {
             "stop":{"signal":2,
             "grace_ms":2500},
             "remove_when_done":false,
-            "on_partition":"available"}"#]];
+            "on_partition":"available",
+            "health":{"check":"http:8080/up",
+            "interval_ms":5000,
+            "timeout_ms":3000,
+            "retries":2,
+            "start_period_ms":60000}}"#]];
         expected.assert_eq(&json.replace(",\"", ",\n\""));
     }
 

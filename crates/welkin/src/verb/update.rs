@@ -23,12 +23,14 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     manner: Manner,
     /// Go back to what the app was before the last change of what its objects run.
-    #[arg(long, conflicts_with_all = ["Surroundings", "Shape", "command"])]
+    #[arg(long, conflicts_with_all = ["Surroundings", "Shape", "Health", "command"])]
     rollback: bool,
     #[command(flatten)]
     surroundings: flags::Surroundings,
     #[command(flatten)]
     shape: flags::Shape,
+    #[command(flatten)]
+    health: flags::Health,
     /// Another program and its arguments.
     #[arg(last = true, value_names = ["PROGRAM", "ARGUMENTS"], num_args = 1..)]
     command: Vec<String>,
@@ -68,6 +70,7 @@ async fn update(arguments: &Arguments, context: &Context) -> Result<bool, Failur
 fn changed(arguments: &Arguments, spec: &AppSpec) -> AppSpec {
     let mut spec = spec.clone();
     arguments.shape.edit(&mut spec);
+    arguments.health.edit(&mut spec);
     arguments.surroundings.edit(&mut spec.program);
     if !arguments.command.is_empty() {
         spec.program.arguments.clone_from(&arguments.command);
@@ -119,6 +122,7 @@ mod tests {
         for line in [
             "update --rollback web --memory 1G",
             "update --rollback web --env A=b",
+            "update --rollback web --health none",
             "update --rollback web -- true",
         ] {
             assert!(parse(line).is_err(), "{line}");

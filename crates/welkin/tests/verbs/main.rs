@@ -37,6 +37,7 @@ fn object(index: u8) -> ObjectFacts {
         halted: false,
         revised: wire::id::Version::default(),
         restart: wire::spec::Restart::Always,
+        health: None,
         restarts: 0,
         created: UnixMillis(0),
         started: Some(UnixMillis(0)),
