@@ -66,21 +66,9 @@ impl Kernel {
         if run.spec.name.is_empty() {
             run.spec.name = self.made_up_name(&run.spec);
         }
-        if let Err(problem) = check_spec(&run.spec) {
-            return self.reply(origin, Err(problem));
+        if self.goes_on_here(origin, &run.spec, || Request::Run(run.clone())) {
+            self.run_here(origin, run);
         }
-        let app = AppId::of_name(&run.spec.name);
-        let supervisor = self.supervisor_of(app);
-        if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
-            let deadline = self.now + CALL_DEADLINE;
-            let ask = Ask::Call(Request::Run(run));
-            return self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
-        }
-        // Others may know an app of this name.
-        if self.directory.get(app).is_none() || self.is_unsettled(app) {
-            return self.fetch_then(origin, Request::Run(run), app);
-        }
-        self.run_here(origin, run);
     }
 
     /// The same, once all that is known of an app of that name is here.
@@ -163,22 +151,35 @@ impl Kernel {
         }
     }
 
+    /// Whether a call that makes or changes an app can be carried out here and now. Else it is on its
+    /// way: to the supervisor, to others who may know an app of that name, or back with what is wrong.
+    fn goes_on_here(
+        &mut self,
+        origin: Origin,
+        spec: &AppSpec,
+        request: impl FnOnce() -> Request,
+    ) -> bool {
+        let app = AppId::of_name(&spec.name);
+        let supervisor = self.supervisor_of(app);
+        if let Err(problem) = check_spec(spec) {
+            self.reply(origin, Err(problem));
+        } else if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
+            let deadline = self.now + CALL_DEADLINE;
+            let ask = Ask::Call(request());
+            self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
+        } else if self.directory.get(app).is_none() || self.is_unsettled(app) {
+            self.fetch_then(origin, request(), app);
+        } else {
+            return true;
+        }
+        false
+    }
+
     /// `app/apply`: to the supervisor; there, a new wish, and an answer when it is safe.
     pub(super) fn apply(&mut self, origin: Origin, apply: Apply) {
-        if let Err(problem) = check_spec(&apply.spec) {
-            return self.reply(origin, Err(problem));
+        if self.goes_on_here(origin, &apply.spec, || Request::Apply(apply.clone())) {
+            self.apply_here(origin, apply);
         }
-        let app = AppId::of_name(&apply.spec.name);
-        let supervisor = self.supervisor_of(app);
-        if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
-            let deadline = self.now + CALL_DEADLINE;
-            let ask = Ask::Call(Request::Apply(apply));
-            return self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
-        }
-        if self.directory.get(app).is_none() || self.is_unsettled(app) {
-            return self.fetch_then(origin, Request::Apply(apply), app);
-        }
-        self.apply_here(origin, apply);
     }
 
     /// The same, once all that is known of an app of that name is here.
