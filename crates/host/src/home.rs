@@ -8,7 +8,7 @@
 //! | `lock` | held (`flock`) while a process works in the directory; its text is that process's id |
 //! | `node.key` | 32 bytes, the secret key of this node (RFC 8032), mode 0600 |
 //! | `cloud.key` | 32 bytes, the secret key of the cloud; only on the node that founded it |
-//! | `admission` | postcard [`wire::peer::JoinAnswer`]: how this node came into its cloud |
+//! | `admission` | encoded [`wire::peer::JoinAnswer`]: how this node came into its cloud |
 //! | `port` | the port that links had last, so that a restarted node is found where it was |
 //! | `listen` | where the node was last told to listen, one address a line |
 //! | `disk.redb` | what the kernel stores; see [`crate::disk`] |

@@ -1,7 +1,7 @@
 //! What a node stores, so that it goes on where it was after a power cut.
 //!
 //! The disk is a map from `(table, key)` to a value. Values are sealed ([`seal`]): a checksum and the
-//! postcard encoding of the type that the table holds. Writes that belong together are one batch
+//! encoding of the type that the table holds. Writes that belong together are one batch
 //! and become durable together or not at all.
 
 use alloc::collections::BTreeMap;

@@ -26,10 +26,10 @@
 //!
 //! | file | is |
 //! | --- | --- |
-//! | `launch` | postcard [`Launch`], written by the node before the shim starts |
+//! | `launch` | encoded [`Launch`], written by the node before the shim starts |
 //! | `shim.sock` | the shim listens here while it lives |
 //! | `shim.pid` | process id of the shim, then of the program, one a line, once it runs |
-//! | `exit` | postcard [`crate::fact::Exit`], written atomically and synced before anybody is told |
+//! | `exit` | encoded [`crate::fact::Exit`], written atomically and synced before anybody is told |
 //! | `log.N` | the log, oldest N first; see `docs/formats/log.md` |
 //! | `scratch/` | the files that the object changed |
 

@@ -27,9 +27,11 @@
 
 extern crate alloc;
 
+pub use codec::{decode, encode};
 pub use serde::Serialize;
 
 pub mod call;
+mod codec;
 pub mod disk;
 pub mod driver;
 pub mod fact;
@@ -49,54 +51,6 @@ pub const PEER_ALPN: &[u8] = b"welkin/1";
 
 /// ALPN name on which a node that is not a member yet asks to be admitted.
 pub const JOIN_ALPN: &[u8] = b"welkin-join/1";
-
-/// Encodes a value for a peer, a shim or the disk.
-///
-/// # Errors
-/// Never for the types of this crate: they have no maps of unknown length and no borrowed data.
-/// The error is kept in the signature because the encoder has one.
-pub fn encode<T: Serialize>(value: &T) -> Result<alloc::vec::Vec<u8>, DecodeError> {
-    postcard::to_allocvec(value).map_err(|error| DecodeError::Malformed(error_name(&error)))
-}
-
-/// Decodes one value that fills `bytes` exactly.
-///
-/// # Errors
-/// [`DecodeError::TooLong`] when `bytes` is longer than `bytes_max`; [`DecodeError::Malformed`]
-/// when it is not the encoding of a `T`; [`DecodeError::TrailingBytes`] when something follows it.
-pub fn decode<'a, T: serde::Deserialize<'a>>(
-    bytes: &'a [u8],
-    bytes_max: usize,
-) -> Result<T, DecodeError> {
-    if bytes.len() > bytes_max {
-        return Err(DecodeError::TooLong {
-            length_bytes: bytes.len(),
-            limit_bytes: bytes_max,
-        });
-    }
-    let (value, rest) = postcard::take_from_bytes(bytes)
-        .map_err(|error| DecodeError::Malformed(error_name(&error)))?;
-    if !rest.is_empty() {
-        return Err(DecodeError::TrailingBytes {
-            length_bytes: rest.len(),
-        });
-    }
-    Ok(value)
-}
-
-fn error_name(error: &postcard::Error) -> &'static str {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the enum of another crate, which may grow"
-    )]
-    match error {
-        postcard::Error::DeserializeUnexpectedEnd => "it ends too early",
-        postcard::Error::DeserializeBadUtf8 => "a text is not UTF-8",
-        postcard::Error::DeserializeBadVarint => "a number is too large",
-        postcard::Error::DeserializeBadEnum => "it has a variant that this version does not know",
-        _ => "it is not the encoding of the expected type",
-    }
-}
 
 /// Why bytes from outside were refused. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Links are mutually authenticated: the receiver of a [`Message`] knows which member sent it.
 //! Membership probes travel as datagrams in the form that the membership core gives them; all else
-//! is a [`Message`], one per QUIC stream, postcard, at most [`MESSAGE_BYTES_MAX`].
+//! is a [`Message`], one per QUIC stream, encoded, at most [`MESSAGE_BYTES_MAX`].
 //!
 //! # The conversations
 //!

@@ -111,12 +111,12 @@ fn statements_and_tickets() {
             signature: Signature([3; 64]),
         },
         expect![[r#"
-            0020010101010101010101010101010101010101010101010101010101010101
-            010120ababababababababababababababababababababababababababababab
-            ababab01100202020202020202020202020202020280d095ffbc310101010101
-            0101010101010101010101010101010101010101010101010101014003030303
+            bd01005a20010101010101010101010101010101010101010101010101010101
+            010101010120abababababababababababababababababababababababababab
+            abababababab01100202020202020202020202020202020280d095ffbc310101
+            0101010101010101010101010101010101010101010101010101010101014003
             0303030303030303030303030303030303030303030303030303030303030303
-            03030303030303030303030303030303030303030303030303030303"#]],
+            03030303030303030303030303030303030303030303030303030303030303"#]],
     );
     let ticket = Ticket {
         body: TicketBody {
@@ -134,7 +134,7 @@ fn statements_and_tickets() {
         signature: Signature([4; 64]),
     };
     let text = ticket.to_text().expect("encodes");
-    expect!["welkin1-eaaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqceacaibaeaqcaibaeaqcaibaeaqcecv2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2wama2ck77pbraechg2lumucgq33nmuasbk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5laehdcojsfyyc4mroge5domjrg5aaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq"].assert_eq(&text);
+    expect!["welkin1-3mazqajaaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaearaaqcaibaeaqcaibaeaqcaibaearavov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvovqdagqsx73ymibarzws5dfarug63lfaeysbk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5laehdcojsfyyc4mroge5domjrg5aaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq"].assert_eq(&text);
     assert_eq!(Ticket::from_text(&text), Ok(ticket));
 }
 
@@ -166,10 +166,10 @@ fn gossip() {
     check(
         &Message::Rumors(news),
         expect![[r#"
-        00000120abababababababababababababababababababababababababababab
-        abababab8580808010016105302e312e30056c696e7578067838365f36340436
-        2e3138010e3139322e302e322e313a373131370000d00f808080802000000000
-        00"#]],
+            006300016020abababababababababababababababababababababababababab
+            abababababab8580808010016105302e312e3012056c696e7578067838365f36
+            3404362e3138010e3139322e302e322e313a3731313700000cd00f8080808020
+            0000000000"#]],
     );
     let items = vec![MemberItem {
         node: 0x0102_0304_0506_0708,
@@ -183,7 +183,10 @@ fn gossip() {
         wanted: 5,
         estranged: true,
     };
-    check(&items, expect!["0301888e98a8c0e080810103010100000501"]);
+    check(
+        &items,
+        expect!["0313010c888e98a8c0e08081010301010200000501"],
+    );
 }
 
 #[test]
@@ -199,14 +202,16 @@ fn questions_and_records() {
             question: 7,
             ask: Box::new(reserve),
         },
-        expect!["0407046310977e88c3048d50ca5a52f888356337dbf403808080404001c03e"],
+        expect![[r#"
+            042007041d6310977e88c3048d50ca5a52f888356337db07f403808080404001
+            c03e"#]],
     );
     check(
         &Ask::SetRestart {
             object: ObjectId([0x11; 16]),
             restart: Restart::Always,
         },
-        expect!["0c101111111111111111111111111111111102"],
+        expect!["0c12101111111111111111111111111111111102"],
     );
     let version = Version {
         millis: 1_700_000_000_000,
@@ -236,34 +241,38 @@ fn questions_and_records() {
     check(
         &record,
         expect![[r#"
-            10977e88c3048d50ca5a52f888356337db80d095ffbc31010280d095ffbc3101
-            020103776562020307707974686f6e33022d6d0b687474702e73657276657200
-            00000000010468747470c03ef403808080404001010300010a6d656d6f72793e
-            3d3847010f904e000000000080d095ffbc3180d095ffbc3101020080d095ffbc
-            3101020100000003776562020307707974686f6e33022d6d0b687474702e7365
-            72766572000000000000f403808080404001010300010a6d656d6f72793e3d38
-            47010f904e00000001010b7765622f3120656e64656401101111111111111111
-            111111111111111110977e88c3048d50ca5a52f888356337db037765620120ab
-            ababababababababababababababababababababababababababababababab01
-            07010280d095ffbc3101e4d095ffbc31010109b2d095ffbc3101019221000080
-            d095ffbc31030902000000000080d095ffbc310102"#]],
+            ee0210977e88c3048d50ca5a52f888356337db0880d095ffbc310102ce010880
+            d095ffbc310102014d03776562021d0307707974686f6e33022d6d0b68747470
+            2e7365727665720000000000010468747470c03e07f403808080404001020103
+            0e00010a6d656d6f72793e3d384701030f904e000000000080d095ffbc310880
+            d095ffbc310102000880d095ffbc310102014b030000004603776562021d0307
+            707974686f6e33022d6d0b687474702e73657276657200000000000007f40380
+            80804040010201030e00010a6d656d6f72793e3d384701030f904e0000000101
+            0b7765622f3120656e6465640174101111111111111111111111111111111110
+            977e88c3048d50ca5a52f888356337db037765620120abababababababababab
+            abababababababababababababababababababababab0107010280d095ffbc31
+            01e4d095ffbc3101090109b2d095ffbc310101922100000880d095ffbc310309
+            020003000000000880d095ffbc310102"#]],
     );
 }
 
 #[test]
 fn shims() {
-    check(&ShimRequest::Stop { grace_ms: 10_000 }, expect!["02904e"]);
+    check(&ShimRequest::Stop { grace_ms: 10_000 }, expect!["0202904e"]);
     let tenure = Tenure {
         freeze_at_us: 7_000_000,
         kill_at_us: 9_000_000,
     };
-    check(&ShimRequest::Tenure(tenure), expect!["04c09fab03c0a8a504"]);
+    check(
+        &ShimRequest::Tenure(tenure),
+        expect!["0408c09fab03c0a8a504"],
+    );
     let lapsed = Exit {
         reason: ExitReason::Lapsed,
         at: UnixMillis(1_700_000_000_050),
         asked: false,
     };
-    check(&ShimReport::Exited(lapsed), expect!["0105b2d095ffbc3100"]);
+    check(&ShimReport::Exited(lapsed), expect!["010805b2d095ffbc3100"]);
     let running = ShimReport::Running {
         pid: 4242,
         started: UnixMillis(1_700_000_000_000),
@@ -271,7 +280,7 @@ fn shims() {
     };
     check(
         &running,
-        expect!["00922180d095ffbc3101096e6f206367726f7570"],
+        expect!["0013922180d095ffbc3101096e6f206367726f7570"],
     );
 }
 
