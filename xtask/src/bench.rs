@@ -7,6 +7,7 @@ mod build;
 mod failover;
 mod idle;
 mod list;
+mod scale;
 mod start;
 
 use std::fs;
@@ -118,11 +119,12 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             name => names.push(name.to_string()),
         }
     }
-    let all: [(&str, Measure); 5] = [
+    let all: [(&str, Measure); 6] = [
         ("start", start::measure),
         ("list", list::measure),
         ("idle", idle::measure),
         ("failover", failover::measure),
+        ("scale", scale::measure),
         ("build", build::measure),
     ];
     let mut figures = Vec::new();

@@ -247,6 +247,8 @@ pub(crate) struct Membership {
     renewed: Option<Instant>,
     health: Health,
     suspicions: BTreeMap<u64, Suspicion>,
+    /// How many there ever were.
+    suspicion_count: u64,
     checks: BTreeMap<u64, Check>,
     timers: Timers<Due>,
     /// Foca's gossip timer: it rests while there is nothing to say.
@@ -324,6 +326,7 @@ impl Membership {
             renewed: None,
             health: Health::default(),
             suspicions: BTreeMap::new(),
+            suspicion_count: 0,
             checks: BTreeMap::new(),
             timers,
             gossip: None,
@@ -360,6 +363,11 @@ impl Membership {
     #[cfg(test)]
     pub(crate) fn members(&self) -> impl Iterator<Item = (u64, Liveness)> {
         self.roster.keys().map(|&node| (node, self.state(node)))
+    }
+
+    /// How often this node has suspected a member, since it began.
+    pub(crate) fn suspicion_count(&self) -> u64 {
+        self.suspicion_count
     }
 
     /// The boot number in use.

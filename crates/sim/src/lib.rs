@@ -13,10 +13,12 @@
 //! | [`invariants`] | what must always hold, one file each |
 //! | [`scenario`] | stories of whole clouds, in `scenarios/` |
 //! | [`swarm`] | random clouds, calls and faults; safety first, then healing |
+//! | [`figures`] | what large clouds take: time, bytes, errors |
 //! | [`journal`] | what kernels said happened |
 
 mod disk;
 mod driver;
+pub mod figures;
 pub mod invariants;
 pub mod journal;
 pub mod latency;

@@ -202,8 +202,16 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
+    /// Whether a member answers, as far as is known here; this node itself does.
+    #[must_use]
+    pub fn is_reachable(&self, node: NodeId) -> bool {
         node == self.me || self.membership.state(node.short_id()).is_up()
+    }
+
+    /// How often this node has suspected that a member is lost, since it began; most protest.
+    #[must_use]
+    pub fn suspicion_count(&self) -> u64 {
+        self.membership.suspicion_count()
     }
 
     /// Members that answer, this node among them.

@@ -47,6 +47,7 @@ impl Membership {
             lenience,
         };
         self.suspicions.insert(id.node, suspicion);
+        self.suspicion_count += 1;
         if lenience == 1 {
             self.call_witnesses(now, id, incarnation);
             self.tell(id, incarnation);

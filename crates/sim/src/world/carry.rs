@@ -61,6 +61,7 @@ impl World {
                 it.expelled.insert(node);
             }
             Output::Event(event) => {
+                self.counts.losses += u64::from(event.kind == "node.unreachable");
                 // Who was removed is heard by nobody, whatever it has to say.
                 if event.kind == "node.removed" {
                     self.blind_at = self.now;

@@ -1,17 +1,19 @@
 //! How machines come into a cloud: by founding one, or through a door that a ticket names.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
 use kernel::world::{Input, Token};
 use rand::RngExt;
 use wire::call::{Problem, ProblemCode};
+use wire::fact::NodeFacts;
 use wire::id::CloudId;
 use wire::peer::{JoinAnswer, JoinRequest, Signature, Statement, StatementBody, Ticket};
 
 use super::happen::What;
-use super::machine::Admission;
+use super::machine::{Admission, address};
 use super::{Join, JoinOutcome, MachineId, Moment, World};
 
 /// How long a joiner waits for one door.
@@ -34,9 +36,33 @@ impl World {
     /// The machine founds a cloud and is its first member.
     pub fn found(&mut self, machine: MachineId) -> CloudId {
         let key = SigningKey::from_bytes(&self.random.random());
-        let cloud = CloudId(key.verifying_key().to_bytes());
+        let statement = self.admission(&key, machine);
+        self.admit(machine, &key, Arc::new([statement]), Arc::new([]));
+        self.start(machine);
+        CloudId(key.verifying_key().to_bytes())
+    }
+
+    /// Everybody belongs to one cloud, knows that of all others and where they are, and starts. To
+    /// let a thousand in through doors takes long to simulate.
+    pub fn assemble(&mut self) {
+        let key = SigningKey::from_bytes(&self.random.random());
+        let machines: Vec<MachineId> = self.machines().collect();
+        let statements: Arc<[Statement]> = machines
+            .iter()
+            .map(|it| self.admission(&key, *it))
+            .collect();
+        let hearsay = |it: &MachineId| self.at(*it).hearsay(address(*it));
+        let facts: Arc<[NodeFacts]> = machines.iter().map(hearsay).collect();
+        for machine in machines {
+            self.admit(machine, &key, statements.clone(), facts.clone());
+            self.start(machine);
+        }
+    }
+
+    fn admission(&self, key: &SigningKey, machine: MachineId) -> Statement {
+        let cloud = key.verifying_key().to_bytes();
         let body = StatementBody::Admission {
-            cloud,
+            cloud: CloudId(cloud),
             node: self.at(machine).node,
             ticket: None,
             at: self.wall(),
@@ -45,21 +71,28 @@ impl World {
             Ok(bytes) => Signature(key.sign(&bytes).to_bytes()),
             Err(_) => Signature([0; 64]),
         };
-        let statement = Statement {
+        Statement {
             body,
-            signer: cloud.0,
+            signer: cloud,
             signature,
-        };
+        }
+    }
+
+    fn admit(
+        &mut self,
+        machine: MachineId,
+        key: &SigningKey,
+        statements: Arc<[Statement]>,
+        facts: Arc<[NodeFacts]>,
+    ) {
         let it = self.at_mut(machine);
         it.admission = Some(Admission {
-            cloud,
+            cloud: CloudId(key.verifying_key().to_bytes()),
             name: it.hardware.name.clone(),
             labels: it.hardware.labels.clone(),
-            statements: vec![statement],
-            facts: Vec::new(),
+            statements,
+            facts,
         });
-        self.start(machine);
-        cloud
     }
 
     /// The machine asks to be admitted, at the doors that the ticket names, one after the other.
@@ -210,8 +243,8 @@ impl World {
                     cloud,
                     name,
                     labels: own.into_iter().chain(labels).collect(),
-                    statements,
-                    facts,
+                    statements: statements.into(),
+                    facts: facts.into(),
                 });
                 self.start(who);
             }

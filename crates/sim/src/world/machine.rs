@@ -1,18 +1,23 @@
 //! One machine of the world: its keys, its disk, its programs, and the kernel that lives on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
 use kernel::Kernel;
 use kernel::instant::Instant;
 use kernel::world::{Config, Input};
-use wire::fact::{NodeFacts, Platform};
+use wire::fact::{Availability, Capacity, NodeFacts, Platform};
 use wire::id::{CloudId, NodeId, UnixMillis};
 use wire::peer::{Signature, Statement};
 
+use super::MachineId;
 use crate::disk::Disk;
 use crate::driver::Driver;
+
+/// The version of the program that every machine says it has.
+const PROGRAM_VERSION: &str = "0.1.0";
 
 /// What a machine is made of.
 #[derive(Debug, Clone)]
@@ -68,8 +73,8 @@ pub(crate) struct Admission {
     pub(crate) cloud: CloudId,
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) statements: Vec<Statement>,
-    pub(crate) facts: Vec<NodeFacts>,
+    pub(crate) statements: Arc<[Statement]>,
+    pub(crate) facts: Arc<[NodeFacts]>,
 }
 
 /// When a machine is to lose its power.
@@ -81,6 +86,11 @@ pub enum Moment {
     AfterDurable,
     /// Something was just said: a reply, a message, an answer to a joiner.
     AfterSaying,
+}
+
+/// Where a machine can be reached.
+pub(crate) fn address(machine: MachineId) -> String {
+    format!("10.0.{}.{}:7117", machine.0 / 250, machine.0 % 250 + 1)
 }
 
 /// A machine.
@@ -155,6 +165,33 @@ impl Machine {
         Signature(self.key.sign(bytes).to_bytes())
     }
 
+    fn platform(&self) -> Platform {
+        Platform {
+            os: "linux".to_string(),
+            arch: self.hardware.arch.clone(),
+            kernel: "6.12.0".to_string(),
+        }
+    }
+
+    /// What it says of itself when it first starts, for those who heard of it before.
+    pub(crate) fn hearsay(&self, address: String) -> NodeFacts {
+        NodeFacts {
+            node: self.node,
+            version: 1 << 32,
+            name: self.hardware.name.clone(),
+            program_version: PROGRAM_VERSION.to_string(),
+            platform: self.platform(),
+            addresses: vec![address],
+            labels: self.hardware.labels.clone(),
+            availability: Availability::Open,
+            capacity: Capacity {
+                cpu_millis: self.hardware.cpu_millis,
+                memory_bytes: self.hardware.memory_bytes,
+                ..Capacity::default()
+            },
+        }
+    }
+
     /// What its wall clock shows.
     pub(crate) fn wall(&self, wall: UnixMillis) -> UnixMillis {
         UnixMillis(wall.0.saturating_add_signed(self.hardware.wall_ahead_ms))
@@ -175,20 +212,16 @@ impl Machine {
             cloud: admission.cloud,
             name: admission.name.clone(),
             labels: admission.labels.clone(),
-            program_version: "0.1.0".to_string(),
-            platform: Platform {
-                os: "linux".to_string(),
-                arch: self.hardware.arch.clone(),
-                kernel: "6.12.0".to_string(),
-            },
+            program_version: PROGRAM_VERSION.to_string(),
+            platform: self.platform(),
             addresses: vec![address],
             cpu_millis: self.hardware.cpu_millis,
             memory_bytes: self.hardware.memory_bytes,
             hidden_directories: vec!["/var/lib/welkin".to_string()],
             wall: self.wall(wall),
             seed,
-            statements: told.map(|it| it.statements.clone()).unwrap_or_default(),
-            facts: told.map(|it| it.facts.clone()).unwrap_or_default(),
+            statements: told.map(|it| it.statements.to_vec()).unwrap_or_default(),
+            facts: told.map(|it| it.facts.to_vec()).unwrap_or_default(),
             stored: self.disk.rows(),
             survivors: self.driver.survivors(),
         })

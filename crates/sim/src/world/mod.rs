@@ -94,6 +94,8 @@ pub struct Counts {
     pub launches: u64,
     /// Crashes of machines and of daemons.
     pub crashes: u64,
+    /// Times that a kernel said that another does not answer.
+    pub losses: u64,
 }
 
 #[derive(Debug)]
@@ -265,6 +267,20 @@ impl World {
     #[must_use]
     pub fn knows(&self, machine: MachineId, other: MachineId) -> bool {
         machine == other || self.at(machine).peers.contains_key(&self.node(other))
+    }
+
+    /// Whether the kernel of a machine says that another answers.
+    #[must_use]
+    pub fn sees(&self, machine: MachineId, other: MachineId) -> bool {
+        let (kernel, node) = (self.at(machine).kernel.as_ref(), self.node(other));
+        kernel.is_some_and(|kernel| kernel.is_reachable(node))
+    }
+
+    /// How often kernels that live now have suspected another.
+    #[must_use]
+    pub fn suspicions(&self) -> u64 {
+        let kernels = self.machines.iter().filter_map(|it| it.kernel.as_ref());
+        kernels.map(Kernel::suspicion_count).sum()
     }
 
     /// Programs that truly run on a machine, or are being started, whatever anybody believes.
@@ -499,12 +515,11 @@ impl World {
     pub fn start(&mut self, machine: MachineId) {
         let (now, wall) = (self.now, self.wall());
         let seed = self.random.random();
-        let address = format!("10.0.{}.{}:7117", machine.0 / 250, machine.0 % 250 + 1);
         let it = self.at_mut(machine);
         if it.kernel.is_some() {
             return;
         }
-        let Some(config) = it.config(wall, seed, address) else {
+        let Some(config) = it.config(wall, seed, machine::address(machine)) else {
             return;
         };
         it.life += 1;
