@@ -267,7 +267,10 @@ fn log_to_standard_error(context: &Context) {
     let variable = std::env::var("WELKIN_LOG").or_else(|_unset| std::env::var("RUST_LOG"));
     let filter = variable.unwrap_or_else(|_unset| "info".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_default();
+    // A line that cannot be written is lost: to complain of that on the same full disk would panic,
+    // and end a node that goes on without a log.
     let subscriber = tracing_subscriber::fmt()
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_ansi(context.screen.err_colours())
         .with_writer(io::stderr);
