@@ -162,6 +162,7 @@ pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
         mine.decisions.truncate(DECISIONS_MAX);
         mine.settled = other.settled;
     }
+    mine.begun = mine.begun.max(other.begun);
 }
 
 /// Whoever wishes may not have heard who votes on the app now: that is not lost with its wish.
@@ -235,6 +236,7 @@ mod tests {
             objects: Vec::new(),
             objects_born: Version::default(),
             settled: at(version),
+            begun: at(version % 4),
             decisions: alloc::vec![wire::call::Decision {
                 index: 0,
                 at: UnixMillis(version),

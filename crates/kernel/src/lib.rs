@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Inside, the shape is a star: the kernel processes ([`auth`], [`membership`], [`measurement`],
-//! [`directory`], [`placement`], [`lease`], [`objects`], [`supervisor`], [`register`], [`tenure`]) never name each other;
+//! [`directory`], [`placement`], [`lease`], [`objects`], [`supervisor`], [`order`], [`register`], [`tenure`]) never name each other;
 //! only the hub and the [`calls`] see two at once.
 #![no_std]
 
@@ -30,6 +30,7 @@ pub mod limits;
 mod measurement;
 mod membership;
 mod objects;
+mod order;
 mod outbox;
 mod placement;
 mod questions;

@@ -35,6 +35,8 @@ pub const RUN_DEADLINE: Duration = Duration::from_secs(20);
 pub const WAIT_TERM: Duration = Duration::from_secs(30);
 /// Longest that a call waits for objects that take their time to end.
 pub const GRACE_MAX: Duration = Duration::from_secs(300);
+/// Apps that are asked how far they are in one round, for an app that comes after some of them.
+pub const ORDER_APPS_MAX: usize = 64;
 /// Longest that any other call may take; `app/stop` and `app/rm` add the grace period, and
 /// `app/wait` has no end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);

@@ -269,6 +269,7 @@ mod tests {
             remove_when_done: false,
             on_partition: wire::spec::OnPartition::Available,
             health: None,
+            after: Default::default(),
         }
     }
 

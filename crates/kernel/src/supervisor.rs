@@ -859,6 +859,7 @@ mod tests {
             remove_when_done: false,
             on_partition: OnPartition::Available,
             health: None,
+            after: Default::default(),
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {
@@ -889,6 +890,7 @@ mod tests {
             objects_born: Version::default(),
             decisions: vec![],
             settled: Version::default(),
+            begun: Version::default(),
         }
     }
 

@@ -60,6 +60,7 @@ fn spec(name: &str, program: &[&str], restart: Restart) -> AppSpec {
         remove_when_done: false,
         on_partition: wire::spec::OnPartition::Available,
         health: None,
+        after: Default::default(),
     }
 }
 

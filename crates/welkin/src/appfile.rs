@@ -15,7 +15,7 @@
 //! One app at the top, or several as `[[app]]`. The same in JSON, where several are a list. Whatever
 //! is left out is as it is without the flag. What is wrong is said with its line and column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ struct Form {
     rm: bool,
     #[serde(default)]
     health: Option<HealthForm>,
+    #[serde(default, deserialize_with = "app_names")]
+    after: BTreeSet<String>,
 }
 
 /// How the health of objects is found out, as it is written.
@@ -151,6 +153,7 @@ impl From<Form> for AppSpec {
             remove_when_done: form.rm,
             on_partition: form.on_partition.unwrap_or_default(),
             health: form.health.map(|form| Health::from(form).into()),
+            after: form.after,
         }
     }
 }
@@ -413,6 +416,29 @@ fn constraints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Constra
     deserializer.deserialize_any(List)
 }
 
+/// A list of names, or a text with commas between them as the flag has it.
+fn app_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = BTreeSet<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of apps")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            let names = text.split(',').map(|name| parse::app_name(name.trim()));
+            names.collect::<Result<_, _>>().map_err(E::custom)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut names = BTreeSet::new();
+            while let Some(Text(name)) = list.next_element()? {
+                names.insert(parse::app_name(&name).map_err(de::Error::custom)?);
+            }
+            Ok(names)
+        }
+    }
+    deserializer.deserialize_any(Names)
+}
+
 /// A table whose values are read one by one.
 struct Table<T>(fn(&str, &str) -> Result<T, String>);
 
@@ -481,6 +507,7 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
         remove_when_done,
         on_partition,
         health,
+        after,
     } = spec;
     let mut fields = vec![
         field("name", name.as_str(), false),
@@ -502,6 +529,8 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
     fields.extend(surroundings(program));
     fields.extend(ending(stop));
     fields.push(field("rm", *remove_when_done, !remove_when_done));
+    let names: Vec<String> = after.iter().cloned().collect();
+    fields.push(field("after", names, after.is_empty()));
     fields.extend(health.as_deref().into_iter().flat_map(health_fields));
     for (port, number) in ports {
         let word = format!("ports.{}", key(port));
@@ -685,6 +714,7 @@ mod tests {
         user = "www"
         stop-signal = "INT"
         grace = 2.5
+        after = ["db", "cache"]
         ports.http = 8080
         [env]
         MODE = "a=b"
@@ -709,6 +739,7 @@ mod tests {
             user = "www"
             stop-signal = "SIGINT"
             stop-timeout = "2s 500ms"
+            after = ["cache", "db"]
             ports.http = 8080
             env.MODE = "a=b"
             env.PORT = "8080"
@@ -722,7 +753,7 @@ mod tests {
         let json = r#"{"name":"web","run":["server","-v"],"replicas":3,"restart":"on-failure:2",
             "cpu":0.5,"memory":"128M","processes":10,"host":"atlas","spread":true,
             "constraint":"arch=x86_64, memory>=8G","workdir":"/srv","user":"www",
-            "stop-signal":2,"stop-timeout":"2500ms","port":{"http":8080},
+            "stop-signal":2,"stop-timeout":"2500ms","after":"cache, db","port":{"http":8080},
             "env":{"MODE":"a=b","PORT":8080}}"#;
         assert_eq!(spec_of(json), spec_of(WHOLE));
         let names = |text: &str| -> Vec<String> {
@@ -763,7 +794,7 @@ mod tests {
         check_below(
             "image = \"y\"",
             expect![
-                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health"
+                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health, after"
             ],
         );
         check_below(
@@ -907,6 +938,7 @@ mod tests {
             takeover_ms in proptest::option::of(any::<u32>()),
             health in proptest::option::of(any_health()),
             host in proptest::option::of(word()),
+            after in proptest::collection::btree_set("[a-z][a-z0-9-]{0,8}[a-z]", 0..3),
             constraints in vec(constraint(), 0..3),
             (signal, grace_ms) in (1_u8..=64, any::<u32>()),
             (spread, remove_when_done) in any::<(bool, bool)>(),
@@ -924,6 +956,7 @@ mod tests {
                 on_partition: takeover_ms
                     .map_or(OnPartition::Available, |takeover_ms| OnPartition::Once { takeover_ms }),
                 health: health.map(Box::new),
+                after,
             }
         }
     }

@@ -330,6 +330,11 @@ pub(crate) struct Shape {
     /// Prefer nodes with fewer objects of this app, even when they are busier.
     #[arg(long)]
     spread: bool,
+    /// Start only once these apps have come up, such as db,cache: they run (and are healthy), or,
+    /// with --restart no, have ended with 0.
+    #[arg(long, value_name = "APPS", value_parser = parse::app_name, value_delimiter = ',',
+        add = ArgValueCompleter::new(completion::apps))]
+    after: Vec<String>,
     /// Signal that asks the program to end.
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal,
         add = ArgValueCompleter::new(completion::signals))]
@@ -361,6 +366,9 @@ impl Shape {
             spec.placement.constraints = self.constraints.concat();
         }
         spec.placement.spread |= self.spread;
+        if !self.after.is_empty() {
+            spec.after = self.after.iter().cloned().collect();
+        }
         set(&mut spec.stop.signal, self.stop_signal.as_ref());
         let grace_ms = self.stop_timeout.map(parse::milliseconds);
         set(&mut spec.stop.grace_ms, grace_ms.as_ref());

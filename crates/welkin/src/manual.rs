@@ -163,6 +163,7 @@ examples! {
         "welkin run -d --name web --replicas 3 --port http=8080 --restart always -- /usr/bin/server"
         "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice
   welkin run -d --name api -p http=8080 --restart always --health http:8080/up -- serve  # restarted when it does not answer"
+        "welkin run -d --name api --after db,cache --restart always -- serve  # once both have come up"
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"

@@ -158,6 +158,10 @@ async fn follow(context: &Context, applied: &Applied, rolls_back: bool) -> Resul
                 silences = 0;
                 match stage(applied, &found, rolls_back) {
                     Stage::Done => return Ok(()),
+                    Stage::Waits(why) => {
+                        output::say(&format!("{name} is {why}; welkin explain {name}"));
+                        return Ok(());
+                    }
                     Stage::Failed(failure) => return Err(failure),
                     Stage::Under(way) => {
                         if way != told {
@@ -179,6 +183,8 @@ async fn follow(context: &Context, applied: &Applied, rolls_back: bool) -> Resul
 enum Stage {
     /// Everything is as it should be.
     Done,
+    /// It will be, once other apps have come up.
+    Waits(String),
     /// It will not be.
     Failed(Failure),
     /// In words.
@@ -192,6 +198,9 @@ fn stage(applied: &Applied, found: &Inspection, rolls_back: bool) -> Stage {
     }
     if found.stopped {
         return Stage::Done;
+    }
+    if let Some(why) = &found.waiting {
+        return Stage::Waits(why.clone());
     }
     let wanted = human::count(found.spec.replicas, "object");
     if let Some(update) = &found.update {
@@ -281,6 +290,7 @@ mod tests {
             previous: None,
             update: None,
             undone: None,
+            waiting: None,
         }
     }
 
@@ -337,6 +347,7 @@ mod tests {
         };
         let text = match stage(&applied, &found, rolls_back) {
             Stage::Done => "done".to_owned(),
+            Stage::Waits(why) => format!("is {why}"),
             Stage::Failed(failure) => format!("{}; try {}", failure.detail, failure.remedy),
             Stage::Under(way) => way,
         };
@@ -410,5 +421,7 @@ mod tests {
             expect!["web/0 ended with code 3; the cloud goes on with it; try welkin logs web"],
         );
         check(|it| it.stopped = true, true, expect!["done"]);
+        let waits = |it: &mut Inspection| it.waiting = Some("waiting for db".to_owned());
+        check(waits, true, expect!["is waiting for db"]);
     }
 }

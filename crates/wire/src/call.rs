@@ -37,6 +37,7 @@ macro_rules! calls {
         /// Any request.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[expect(missing_docs, reason = "each variant holds the type of that name, documented there")]
+        #[expect(clippy::large_enum_variant, reason = "a world and a message hold it in a box")]
         pub enum Request { $( $request($request), )* }
 
         /// Any successful answer; the variant has the name of its request.
@@ -414,6 +415,9 @@ data! {
         name: String,
         /// Its objects.
         objects: Vec<ObjectFacts>,
+        /// Which apps it waits for, as half a sentence.
+        #[serde(default)]
+        waiting: Option<String>,
     }
     /// Apps and objects.
     Apps {
@@ -448,6 +452,9 @@ data! {
         created: UnixMillis,
         /// What keeps it from being as it should, as a sentence.
         trouble: Option<String>,
+        /// Which apps it waits for, as half a sentence.
+        #[serde(default)]
+        waiting: Option<String>,
     }
     /// All of an app.
     Inspection {
@@ -472,6 +479,9 @@ data! {
         update: Option<Update>,
         /// Why the last change was undone.
         undone: Option<String>,
+        /// Which apps it waits for, as half a sentence.
+        #[serde(default)]
+        waiting: Option<String>,
     }
     /// How far the objects of an app are replaced.
     Update {
@@ -553,6 +563,9 @@ data! {
         decisions: Vec<Decision>,
         /// What keeps it from being as it should, as a sentence.
         trouble: Option<String>,
+        /// Which apps it waits for, as half a sentence.
+        #[serde(default)]
+        waiting: Option<String>,
     }
     /// Why an object was put where it is.
     Decision {

@@ -432,6 +432,8 @@ pub enum Ask {
         /// What.
         ask: Box<SeatAsk>,
     },
+    /// How far is this app, which you supervise, and another one waits for?
+    Standing(AppId),
 }
 
 /// Which objects are meant.
@@ -494,6 +496,36 @@ pub enum Answer {
     SeatTaken(u64),
     /// To [`Ask::Seat`].
     Seat(Box<SeatAnswer>),
+    /// To [`Ask::Standing`]; nothing when there is no such app.
+    Standing(Option<Box<Standing>>),
+}
+
+/// How far an app is that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What its objects have to do.
+    pub goal: Goal,
+    /// How many have done that.
+    pub reached: u32,
+    /// How many have to.
+    pub wanted: u32,
+    /// It was stopped by a person: it does not count, whatever its objects did.
+    pub stopped: bool,
+    /// It waits itself.
+    pub waits: bool,
+    /// As in [`AppSpec::after`].
+    pub after: BTreeSet<String>,
+}
+
+/// When an object counts for an app that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Goal {
+    /// Its program runs, or has ended with 0 and is not to run again.
+    Run,
+    /// Its health check succeeds.
+    Healthy,
+    /// Its program has ended with 0.
+    End,
 }
 
 /// An app as its supervisor knows it, without its objects' details.
@@ -505,6 +537,9 @@ pub struct AppBrief {
     pub wanted: Wanted,
     /// What keeps it from being so.
     pub trouble: Option<String>,
+    /// Which apps it waits for, as half a sentence.
+    #[serde(default)]
+    pub waiting: Option<String>,
 }
 
 /// What an app should be: the newest wish wins.
@@ -568,7 +603,7 @@ impl Wanted {
 
 /// What the guardians of an app keep.
 ///
-/// Joins: `wanted` by its version; all else goes with the larger `version`. An
+/// Joins: `wanted` by its version; `begun` by the larger; all else goes with the larger `version`. An
 /// object that is lost in a join is not lost in the world: its host reports it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppRecord {
@@ -587,6 +622,10 @@ pub struct AppRecord {
     pub decisions: Vec<Decision>,
     /// [`Wanted::revised`] that all objects have come up with: another one is still on its way.
     pub settled: Version,
+    /// [`Wanted::born`] of the app that has waited for others long enough ([`AppSpec::after`]): it
+    /// does not wait again.
+    #[serde(default)]
+    pub begun: Version,
 }
 
 /// An object that its host reports, and which wish it follows.

@@ -1,7 +1,7 @@
 //! What a person asks for: the specification of an app.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,6 +15,8 @@ use crate::health::Health;
 pub const NAME_CHARACTERS_MAX: usize = 63;
 /// Most replicas of one app.
 pub const REPLICAS_MAX: u32 = 10_000;
+/// Most apps after which one comes.
+pub const AFTER_MAX: usize = 16;
 /// Longest specification as JSON.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
@@ -54,6 +56,10 @@ pub struct AppSpec {
     /// How it is found out whether an object does its work; it is not when absent.
     #[serde(default)]
     pub health: Option<Box<Health>>,
+    /// Names of apps: none of its objects is placed for the first time until each of these has come
+    /// up; see `docs/protocols/placing.md`.
+    #[serde(default)]
+    pub after: BTreeSet<String>,
 }
 
 fn one() -> u32 {

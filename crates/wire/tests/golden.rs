@@ -1,7 +1,7 @@
 //! Golden bytes: what goes between nodes and onto disks must read the same in the next version.
 //! A change here is a change of the protocol: see `docs/checklists/new-wire-version.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -55,6 +55,7 @@ fn spec() -> AppSpec {
         remove_when_done: false,
         on_partition: wire::spec::OnPartition::Available,
         health: None,
+        after: BTreeSet::new(),
     }
 }
 
@@ -237,22 +238,23 @@ fn questions_and_records() {
         objects_born: Version::default(),
         decisions: vec![],
         settled: version,
+        begun: Version::default(),
     };
     check(
         &record,
         expect![[r#"
-            ee0210977e88c3048d50ca5a52f888356337db0880d095ffbc310102ce010880
-            d095ffbc310102014d03776562021d0307707974686f6e33022d6d0b68747470
+            f40210977e88c3048d50ca5a52f888356337db0880d095ffbc310102d0010880
+            d095ffbc310102014e03776562021d0307707974686f6e33022d6d0b68747470
             2e7365727665720000000000010468747470c03e07f403808080404001020103
-            0e00010a6d656d6f72793e3d384701030f904e000000000080d095ffbc310880
-            d095ffbc310102000880d095ffbc310102014b030000004603776562021d0307
-            707974686f6e33022d6d0b687474702e73657276657200000000000007f40380
-            80804040010201030e00010a6d656d6f72793e3d384701030f904e0000000101
-            0b7765622f3120656e6465640174101111111111111111111111111111111110
-            977e88c3048d50ca5a52f888356337db037765620120abababababababababab
-            abababababababababababababababababababababab0107010280d095ffbc31
-            01e4d095ffbc3101090109b2d095ffbc310101922100000880d095ffbc310309
-            020003000000000880d095ffbc310102"#]],
+            0e00010a6d656d6f72793e3d384701030f904e00000000000080d095ffbc3108
+            80d095ffbc310102000880d095ffbc310102014c030000004703776562021d03
+            07707974686f6e33022d6d0b687474702e73657276657200000000000007f403
+            8080804040010201030e00010a6d656d6f72793e3d384701030f904e00000000
+            01010b7765622f3120656e646564017410111111111111111111111111111111
+            1110977e88c3048d50ca5a52f888356337db037765620120abababababababab
+            abababababababababababababababababababababababab0107010280d095ff
+            bc3101e4d095ffbc3101090109b2d095ffbc310101922100000880d095ffbc31
+            0309020003000000000880d095ffbc31010203000000"#]],
     );
 }
 
@@ -329,7 +331,8 @@ fn json_of_a_specification() {
           },
           "remove_when_done": false,
           "on_partition": "available",
-          "health": null
+          "health": null,
+          "after": []
         }"#]]
     .assert_eq(&json);
     assert_eq!(

@@ -16,7 +16,8 @@ use wire::health::Health;
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppRecord, Ask, Message, Wanted};
 use wire::spec::{
-    AppSpec, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart, TAKEOVER_MS_RANGE, check_name,
+    AFTER_MAX, AppSpec, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart, TAKEOVER_MS_RANGE,
+    check_name,
 };
 use wire::tenancy::Tenancy;
 
@@ -25,6 +26,7 @@ use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
 use crate::hub::{Kernel, Origin, StartedBy, Task, WaitFor, Waiter, Wish, term_ms};
 use crate::limits::{CALL_DEADLINE, GRACE_MAX, GUARDIANS, RUN_DEADLINE, WAIT_TERM};
+use crate::order::Inquiry;
 use crate::supervisor::{self, Reach};
 
 /// A call that does something to several objects at once.
@@ -73,6 +75,23 @@ impl Kernel {
 
     /// The same, once all that is known of an app of that name is here.
     pub(super) fn run_here(&mut self, origin: Origin, run: Run) {
+        if run.spec.after.is_empty() {
+            return self.run_ordered(origin, run);
+        }
+        let spec = run.spec.clone();
+        self.check_order(origin, &spec, run.into());
+    }
+
+    /// The same for either call, once it is known that the app does not come after itself.
+    pub(crate) fn make_ordered(&mut self, origin: Origin, request: Request) {
+        if let Request::Run(run) = request {
+            self.run_ordered(origin, run);
+        } else if let Request::Apply(apply) = request {
+            self.apply_ordered(origin, apply);
+        }
+    }
+
+    fn run_ordered(&mut self, origin: Origin, run: Run) {
         let app = AppId::of_name(&run.spec.name);
         if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
             return self.reply(origin, Err(problem));
@@ -137,6 +156,7 @@ impl Kernel {
             objects_born: version,
             decisions: Vec::new(),
             settled: version,
+            begun: Version::default(),
         };
         // What is left of an older app of this name is of no interest any more.
         self.directory.remove(app);
@@ -184,6 +204,14 @@ impl Kernel {
 
     /// The same, once all that is known of an app of that name is here.
     pub(super) fn apply_here(&mut self, origin: Origin, apply: Apply) {
+        if apply.spec.after.is_empty() {
+            return self.apply_ordered(origin, apply);
+        }
+        let spec = apply.spec.clone();
+        self.check_order(origin, &spec, apply.into());
+    }
+
+    fn apply_ordered(&mut self, origin: Origin, apply: Apply) {
         let app = AppId::of_name(&apply.spec.name);
         let record = self.directory.get(app);
         let is_settled = record.is_some_and(|it| it.settled == it.wanted.revised);
@@ -395,6 +423,7 @@ impl Kernel {
                 .map(|node| self.measurement.name(node))
                 .collect(),
             trouble: self.trouble(record),
+            waiting: self.waiting(record, Inquiry::summary),
         }))
     }
 
@@ -414,6 +443,7 @@ impl Kernel {
             supervisor,
             decisions: record.decisions.clone(),
             trouble: self.trouble(record),
+            waiting: self.waiting(record, Inquiry::details),
         }
     }
 
@@ -710,6 +740,23 @@ fn select(record: &AppRecord, target: &Target) -> Result<Vec<ObjectFacts>, Probl
     Ok(objects)
 }
 
+fn check_after(spec: &AppSpec) -> Result<(), Problem> {
+    let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
+    let name = &spec.name;
+    if spec.after.contains(name) {
+        return invalid(alloc::format!("{name} cannot come after itself"));
+    }
+    if spec.after.len() > AFTER_MAX {
+        return invalid(alloc::format!(
+            "an app comes after at most {AFTER_MAX} others"
+        ));
+    }
+    match spec.after.iter().find(|it| check_name(it).is_err()) {
+        Some(other) => invalid(alloc::format!("no app can be called `{other}`")),
+        None => Ok(()),
+    }
+}
+
 /// What can be known to be wrong with a specification before anybody is asked.
 pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
@@ -768,6 +815,7 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     if let Some(fault) = spec.health.as_deref().and_then(Health::fault) {
         return invalid(fault);
     }
+    check_after(spec)?;
     if spec.resources.processes == 0 {
         return invalid("an object needs at least one process".to_string());
     }

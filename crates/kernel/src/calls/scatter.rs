@@ -109,6 +109,7 @@ impl Kernel {
                 | Answer::Done
                 | Answer::SeatTaken(_)
                 | Answer::Seat(_)
+                | Answer::Standing(_)
                 | Answer::Later { .. },
             ) => {}
             None => {
@@ -328,6 +329,7 @@ fn app_table(
             ports: spec.ports,
             created: brief.wanted.created,
             trouble: brief.trouble,
+            waiting: brief.waiting,
         })
     };
     let mut apps: Vec<AppSummary> = newest.into_values().filter_map(summary).collect();

@@ -25,6 +25,7 @@ use crate::limits::{
     ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, RUN_DEADLINE, SURPLUS_MAX,
     TOMBSTONE_TERM, TOMBSTONES_MAX,
 };
+use crate::order::Inquiry;
 use crate::supervisor::{self, Step};
 
 /// How long a node keeps a record that it need not: until all others have noticed that, and will
@@ -167,6 +168,7 @@ impl Kernel {
             app: record.app,
             wanted: record.wanted.clone(),
             trouble: self.trouble(record),
+            waiting: self.waiting(record, Inquiry::summary),
         })
         .collect()
     }
@@ -306,6 +308,7 @@ impl Kernel {
         self.check_waiters(app);
         if self.supervisor_of(app) != self.me || self.outbox.is_stuck() {
             self.supervision.forget(app);
+            self.order.forget(app);
             return;
         }
         self.drop_objects_of_others(app);
@@ -313,7 +316,8 @@ impl Kernel {
         self.try_out(app);
         // Whoever does not know all of an app yet does nothing about it.
         if !self.unsettled.contains_key(&app) {
-            for step in self.plan(app) {
+            let steps = self.plan(app);
+            for step in self.heed_order(app, steps) {
                 self.carry_out(app, step);
             }
         }
@@ -405,7 +409,7 @@ impl Kernel {
     }
 
     /// The name of an app, or the beginning of its id.
-    fn app_name(&self, app: AppId) -> String {
+    pub(super) fn app_name(&self, app: AppId) -> String {
         let spec = self
             .directory
             .get(app)
@@ -873,6 +877,7 @@ impl Kernel {
                         .handle(self.now, claim, seat, asked_at, answer);
                 }
             }
+            Task::Standing { number, name } => self.standing_told(number, &name, answer.ok()),
             Task::Forget => {}
         }
     }
@@ -895,6 +900,7 @@ impl Kernel {
             Task::ForwardOrPrefix { origin, .. } => self.reply(origin, Err(problem)),
             Task::Fetch(app) => self.fetched(app, None),
             Task::SeatTaken(number) => self.seat_taken(number, node, Err(problem)),
+            Task::Standing { number, name } => self.standing_told(number, &name, None),
             Task::Seat {
                 proposal,
                 round,
@@ -922,6 +928,7 @@ pub(crate) fn call_response(answer: Answer) -> Result<wire::call::Response, Prob
         | Answer::Record(_)
         | Answer::SeatTaken(_)
         | Answer::Seat(_)
+        | Answer::Standing(_)
         | Answer::Later { .. } => Err(Problem::new(
             ProblemCode::Internal,
             "the answer is of another kind",

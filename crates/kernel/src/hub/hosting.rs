@@ -330,6 +330,7 @@ impl Kernel {
             Ask::StoreRecord(record) => self.store_record(from, *record),
             Ask::TakeSeat { app, born } => self.take_seat(app, born),
             Ask::Seat { seat, ask } => Ok(self.answer_seat(seat, *ask)),
+            Ask::Standing(app) => self.answer_standing(app),
             Ask::FetchRecord(app) => Ok(Answer::Record(self.any_record(app).map(Box::new))),
         };
         self.answer(from, question, answer);
@@ -467,6 +468,7 @@ impl Kernel {
             objects_born: newest.wanted.born,
             decisions: Vec::new(),
             settled: newest.wanted.revised,
+            begun: newest.wanted.born,
         });
         if newest.wanted.version > record.wanted.version {
             record.wanted = newest.wanted.clone();

@@ -2,13 +2,15 @@
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
 //! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! where their objects go ([`placing`]), what never runs twice ([`once`]), who waits for that
+//! where their objects go ([`placing`]), which wait for others ([`ordering`]),
+//! what never runs twice ([`once`]), who waits for that
 //! ([`waiting`]), and which write is newer ([`versions`]). The processes themselves never name each other.
 
 mod admission;
 mod guarding;
 mod hosting;
 mod once;
+mod ordering;
 mod placing;
 mod region;
 mod versions;
@@ -43,6 +45,7 @@ use crate::limits::{ASK_DEADLINE, CALL_DEADLINE, CALLS_MAX};
 use crate::measurement::Measurement;
 use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
+use crate::order::{Inquiry, Order};
 use crate::outbox::Outbox;
 use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
@@ -52,6 +55,7 @@ pub(crate) use admission::SignPurpose;
 pub(crate) use guarding::{Wish, call_response};
 use once::Once;
 pub(crate) use once::term_ms;
+use ordering::Purpose;
 use placing::Placing;
 pub(crate) use waiting::{StartedBy, WaitFor, Waiter};
 
@@ -88,6 +92,9 @@ pub struct Kernel {
     pub(crate) objects: Objects,
     probing: Probing,
     pub(crate) supervision: Supervision,
+    pub(crate) order: Order,
+    /// Rounds of questions about apps that others wait for.
+    inquiries: BTreeMap<u64, (Inquiry, Purpose)>,
     pub(crate) questions: Questions<Task>,
     returned: Returned<Result<Answer, Problem>>,
     /// Messages of this node to itself.
@@ -199,6 +206,8 @@ pub(crate) enum Task {
     },
     /// Who votes on the tenancy of an object here, which its seats do not tell any more.
     Reseated(ObjectId),
+    /// How far an app is, for a round of questions.
+    Standing { number: u64, name: String },
     /// Nobody needs the answer.
     Forget,
 }
@@ -238,6 +247,8 @@ impl Kernel {
             objects: Objects::default(),
             probing: Probing::default(),
             supervision: Supervision::default(),
+            order: Order::default(),
+            inquiries: BTreeMap::new(),
             questions: Questions::new(first_question),
             returned: Returned::default(),
             loopback: VecDeque::new(),
@@ -272,15 +283,15 @@ impl Kernel {
             rng,
             config,
         };
-        for detail in damaged {
-            kernel.alarm(Alarm::DiskDamaged, detail);
-        }
-        kernel.awake(restored);
+        kernel.awake(restored, damaged);
         kernel
     }
 
     /// Takes up what the disk and the driver still had.
-    fn awake(&mut self, restored: Restored) {
+    fn awake(&mut self, restored: Restored, damaged: Vec<String>) {
+        for detail in damaged {
+            self.alarm(Alarm::DiskDamaged, detail);
+        }
         self.write_node();
         for statement in core::mem::take(&mut self.config.statements) {
             self.write_statement(&statement);
@@ -370,6 +381,9 @@ impl Kernel {
         self.probing.handle_timeout(self.now);
         self.once.tenures.handle_timeout(self.now);
         self.supervision.handle_timeout(self.now);
+        for app in self.order.handle_timeout(self.now) {
+            self.supervision.touch(app);
+        }
         for (node, task) in self.questions.expire(self.now) {
             self.handle_silence(node, task);
         }
@@ -422,6 +436,7 @@ impl Kernel {
             self.probing.poll_timeout(),
             self.once.tenures.poll_timeout(),
             self.supervision.poll_timeout(),
+            self.order.poll_timeout(),
             self.questions.poll_timeout(),
             self.returned.poll_timeout(),
             self.waiters.iter().map(|waiter| waiter.deadline).min(),
@@ -451,7 +466,7 @@ impl Kernel {
             (!self.fetching.is_empty(), "records being fetched"),
             (
                 self.questions
-                    .any(|task| !matches!(task, Task::Renew { .. })),
+                    .any(|task| !matches!(task, Task::Renew { .. } | Task::Standing { .. })),
                 "questions",
             ),
             (self.is_seating(), "tenancies that change"),
@@ -523,6 +538,7 @@ impl Kernel {
                 | Ask::Usage { .. }
                 | Ask::Reserve { .. }
                 | Ask::Seat { .. }
+                | Ask::Standing(_)
         );
         match self.questions.open(self.now, to, deadline, task) {
             Ok(question) => {
@@ -692,7 +708,11 @@ impl Kernel {
 
     /// Whether another call can be taken.
     pub(crate) fn is_busy(&self) -> bool {
-        self.waiters.len() + self.waits.len() + self.scatters.len() + self.effects.len()
+        self.waiters.len()
+            + self.waits.len()
+            + self.scatters.len()
+            + self.effects.len()
+            + self.inquiries.len()
             >= CALLS_MAX
     }
 

@@ -263,6 +263,7 @@ fn spec(name: &str) -> AppSpec {
         remove_when_done: false,
         on_partition: wire::spec::OnPartition::Available,
         health: None,
+        after: Default::default(),
     }
 }
 
@@ -276,6 +277,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
         objects_born: Version::default(),
         decisions: Vec::new(),
         settled: version,
+        begun: Version::default(),
     }
 }
 
@@ -323,10 +325,8 @@ fn a_record_that_no_node_could_have_written_is_refused() {
     assert_eq!(refused(answer), Some(ProblemCode::Invalid));
     let mut renamed = record(spec(&name), WALL);
     renamed.app = AppId::of_name("other");
-    assert_eq!(
-        refused(bench.ask(2, store(renamed))),
-        Some(ProblemCode::Invalid)
-    );
+    let answer = bench.ask(2, store(renamed));
+    assert_eq!(refused(answer), Some(ProblemCode::Invalid));
     assert_eq!(bench.alarms(), [Alarm::RecordUnfit]);
     assert_eq!(bench.kernel.directory.iter().count(), 0);
     let answer = bench.ask(2, store(record(spec(&name), WALL)));

@@ -19,11 +19,13 @@ use wire::call::{
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
-use wire::peer::{AppRecord, Message};
+use wire::peer::{Answer, AppRecord, Message};
 
 use super::{Kernel, Origin, Task, Wish};
 use crate::calls::name_taken;
 use crate::instant::Instant;
+use crate::limits::RUN_DEADLINE;
+use crate::order::{self, Inquiry};
 use crate::supervisor::Trouble;
 
 /// How many questions are remembered that were abandoned before they came.
@@ -51,6 +53,16 @@ pub(crate) enum StartedBy {
     Start,
     /// `app/scale`.
     Scale,
+}
+
+impl StartedBy {
+    fn response(self, started: Started) -> Response {
+        match self {
+            Self::Run { .. } => Response::Run(started),
+            Self::Start => Response::StartApp(started),
+            Self::Scale => Response::Scale(started),
+        }
+    }
 }
 
 /// What a call waits for.
@@ -184,13 +196,21 @@ impl Kernel {
             }
             Some(Trouble::Held(_)) | None => {}
         }
-        if record.wanted.stopped && by == StartedBy::Scale {
-            let objects = record.objects.clone();
-            let (app, name) = (record.app, spec.name.clone());
-            let started = Started { app, name, objects };
-            return self.is_safe(app).then_some(Ok(Response::Scale(started)));
-        }
         let attach = matches!(by, StartedBy::Run { attach: true, .. });
+        let is_stopped = record.wanted.stopped && by == StartedBy::Scale;
+        // Whoever attaches waits; others are told that it does, once the others were asked.
+        let waits = order::waits(record) && !attach;
+        if is_stopped || waits {
+            let waiting = self.waiting(record, Inquiry::summary);
+            let is_known = is_stopped || self.order.last(record.app).is_some();
+            let started = Started {
+                app: record.app,
+                name: spec.name.clone(),
+                objects: record.objects.clone(),
+                waiting,
+            };
+            return (is_known && self.is_safe(record.app)).then(|| Ok(by.response(started)));
+        }
         let mut objects = Vec::new();
         for index in 0..spec.replicas {
             let mut slot = record.objects.iter().filter(|it| it.index == index);
@@ -212,13 +232,9 @@ impl Kernel {
             app: record.app,
             name: spec.name.clone(),
             objects,
+            waiting: None,
         };
-        let response = match by {
-            StartedBy::Run { .. } => Response::Run(started),
-            StartedBy::Start => Response::StartApp(started),
-            StartedBy::Scale => Response::Scale(started),
-        };
-        self.is_safe(record.app).then_some(Ok(response))
+        self.is_safe(record.app).then(|| Ok(by.response(started)))
     }
 
     /// A new app that could not be started is not kept.
@@ -243,6 +259,10 @@ impl Kernel {
         let mut i = 0;
         while i < self.waiters.len() {
             if self.waiters.get(i).is_none_or(|it| it.deadline > self.now) {
+                i += 1;
+                continue;
+            }
+            if self.waits_on(i) {
                 i += 1;
                 continue;
             }
@@ -272,6 +292,27 @@ impl Kernel {
         }
     }
 
+    /// Whoever attaches to an app that waits for others waits with it; who handed that on is told.
+    fn waits_on(&mut self, waiter: usize) -> bool {
+        let Some(waiter) = self.waiters.get_mut(waiter) else {
+            return false;
+        };
+        let attaches = matches!(
+            waiter.until,
+            WaitFor::Started(StartedBy::Run { attach: true, .. })
+        );
+        let record = self.directory.get(waiter.app);
+        if !attaches || !record.is_some_and(order::waits) {
+            return false;
+        }
+        waiter.deadline = self.now + RUN_DEADLINE;
+        if let Origin::Peer { node, question } = waiter.origin {
+            let answer = Box::new(Ok(Answer::Later { by_ms: 0 }));
+            self.send_now(node, Message::Answer { question, answer });
+        }
+        true
+    }
+
     /// `app/wait` has no end, but each round of it has one: whoever supervises the app by then is
     /// asked next. So it survives its supervisor.
     pub(crate) fn wait_again(&mut self, origin: Origin, request: Request, at: Instant) {
@@ -290,7 +331,11 @@ impl Kernel {
     /// A caller does not wait any more: undo what only it wanted. Says whether it waited for
     /// anything.
     pub(super) fn abandon(&mut self, origin: Origin) -> bool {
-        let before = self.waits.len() + self.scatters.len() + self.effects.len();
+        let open = |kernel: &Self| {
+            let asked = kernel.scatters.len() + kernel.inquiries.len();
+            kernel.waits.len() + asked + kernel.effects.len()
+        };
+        let before = open(self);
         let is_its = |task: &Task| match task {
             Task::Forward(other) | Task::ForwardOrPrefix { origin: other, .. } => *other == origin,
             Task::Scatter(_)
@@ -305,6 +350,7 @@ impl Kernel {
             | Task::Seat { .. }
             | Task::Renew { .. }
             | Task::Reseated(_)
+            | Task::Standing { .. }
             | Task::Forget => false,
         };
         for (question, node) in self.questions.find(is_its) {
@@ -315,8 +361,10 @@ impl Kernel {
         self.scatters
             .retain(|_, scatter| scatter.origin() != origin);
         self.effects.retain(|_, effect| effect.origin() != origin);
+        self.inquiries
+            .retain(|_, (_, purpose)| !purpose.is_of(origin));
         let never_made = self.abandon_seating(origin);
-        let after = self.waits.len() + self.scatters.len() + self.effects.len();
+        let after = open(self);
         let Some(at) = self
             .waiters
             .iter()

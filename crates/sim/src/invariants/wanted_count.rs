@@ -4,13 +4,14 @@
 //! section 3, `--on-partition available`): every slot of an app that is to run has one living
 //! object, which may be waiting to be started again, and a stopped app has none. What runs once has
 //! an object that runs or has run. A slot may be empty when nobody can take its object, or when it
-//! never runs twice and most of those who vote on it are away.
+//! never runs twice and most of those who vote on it are away, or when its app waits for another one
+//! that has not come up (`docs/protocols/placing.md`, start order).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wire::call::{NodeState, NodeSummary};
+use wire::call::{Inspection, NodeState, NodeSummary};
 use wire::id::ObjectId;
-use wire::spec::{AppSpec, Constraint, Operator};
+use wire::spec::{AppSpec, Constraint, Operator, Restart};
 
 use super::acknowledged::agreed;
 use super::survey::{Survey, Wish};
@@ -36,6 +37,7 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
         if let Some(index) = missing(survey, name)
             && !survey.lacks_votes(name)
             && let Some((_, inspection)) = survey.described(name).next()
+            && !waits_rightly(survey, inspection)
             && let Some(node) = taker(survey, &inspection.spec)
         {
             return Err(format!(
@@ -44,6 +46,28 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether an app waits for one that has not come up; that one may be waiting itself.
+fn waits_rightly(survey: &Survey, inspection: &Inspection) -> bool {
+    let has_come_up = |other: &String| {
+        let Some((_, it)) = survey.described(other).next() else {
+            return false;
+        };
+        let lasts = it.spec.restart == Restart::Always && it.spec.health.is_none();
+        let slots = survey.objects().filter(|it| it.app_name == *other);
+        let serving: BTreeSet<u32> = slots.filter(|it| it.serves()).map(|it| it.index).collect();
+        let all_serve = (0..it.spec.replicas).all(|index| serving.contains(&index));
+        // Others come and go; what they did when they were last asked about, nobody knows.
+        lasts && !it.stopped && all_serve && starts(&it.spec)
+    };
+    inspection.waiting.is_some() && !inspection.spec.after.iter().all(has_come_up)
+}
+
+/// Whether the program of an app runs until it is asked to end.
+fn starts(spec: &AppSpec) -> bool {
+    let word = spec.program.arguments.first();
+    word.is_some_and(|word| word == "serve" || word == "deaf")
 }
 
 /// Living objects by slot, those that truly run and those that hosts know.

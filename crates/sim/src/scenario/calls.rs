@@ -125,6 +125,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         remove_when_done: false,
         on_partition: OnPartition::Available,
         health: None,
+        after: Default::default(),
     };
     loop {
         options = match options {
@@ -198,6 +199,7 @@ fn set(spec: &mut AppSpec, key: &str, value: &str) -> Result<(), String> {
                 _ => return Err(wrong()),
             };
         }
+        "after" => spec.after = value.split(',').map(str::to_string).collect(),
         // Seconds between two probes, and of the start period.
         "health" => {
             let mut health = Health::new(Check::Tcp { port: 80 });

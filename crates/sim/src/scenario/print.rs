@@ -36,7 +36,9 @@ pub(super) fn event(entry: &Entry, objects: &BTreeMap<String, String>) -> String
 pub(super) fn response(world: &World, response: &Response) -> Vec<String> {
     match response {
         Response::Run(it) | Response::StartApp(it) | Response::Scale(it) => {
-            vec![done(&places(world, &it.objects))]
+            let mut lines = vec![done(&places(world, &it.objects))];
+            lines.extend(it.waiting.clone());
+            lines
         }
         Response::Apply(it) => vec![format!("done: {:?}", it.change).to_lowercase()],
         Response::AppList(it) => app_list(world, it),
@@ -121,7 +123,7 @@ fn places(world: &World, objects: &[ObjectFacts]) -> String {
 fn app_list(world: &World, list: &wire::call::Apps) -> Vec<String> {
     let mut lines = Vec::new();
     for app in &list.apps {
-        let trouble = app.trouble.as_ref();
+        let trouble = app.waiting.as_ref().or(app.trouble.as_ref());
         let trouble = trouble.map_or(String::new(), |why| format!(", {why}"));
         let (running, wanted) = (app.running, app.wanted);
         lines.push(format!("{} runs {running} of {wanted}{trouble}", app.name));
@@ -162,6 +164,7 @@ fn inspection(world: &World, it: &wire::call::Inspection) -> Vec<String> {
         lines.push(format!("updated {}", update.updated));
     }
     lines.extend(it.trouble.clone());
+    lines.extend(it.waiting.clone());
     lines.extend(it.undone.iter().map(|why| format!("undone: {why}")));
     lines
 }
@@ -174,5 +177,6 @@ fn explanation(it: &wire::call::Explanation) -> Vec<String> {
         lines.extend(decision.reasons.iter().map(|reason| format!("  {reason}")));
     }
     lines.extend(it.trouble.clone());
+    lines.extend(it.waiting.clone());
     lines
 }

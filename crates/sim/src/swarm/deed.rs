@@ -190,6 +190,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
     } else {
         OnPartition::Available
     };
+    let after = after(world, name, kind);
     let health = (world.random().random_range(0..4) == 0).then(|| health().into());
     AppSpec {
         name: name.to_string(),
@@ -214,7 +215,19 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         remove_when_done: kind == Kind::Once,
         on_partition,
         health,
+        after,
     }
+}
+
+/// Names of apps after which this one comes, whether or not they are there. What is to run once does
+/// not: nobody could say when it is over.
+fn after(world: &mut World, name: &str, kind: Kind) -> BTreeSet<String> {
+    if matches!(kind, Kind::Job | Kind::Once) || world.random().random_range(0..4) > 0 {
+        return BTreeSet::new();
+    }
+    let count = world.random().random_range(1..3);
+    let others = (0..count).map(|_| format!("app{}", world.random().random_range(0..5)));
+    others.filter(|other| other != name).collect()
 }
 
 /// A check whose verdict comes soon.

@@ -308,6 +308,7 @@ mod tests {
             ports: spec.ports.clone(),
             created: wire::id::UnixMillis(0),
             trouble: Some(format!("it said {MARKER}")),
+            waiting: None,
         };
         let invitation = wire::call::Invitation {
             ticket: MARKER.to_owned(),

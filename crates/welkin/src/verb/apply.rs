@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
 
 async fn apply(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
     // Nothing is changed while anything is wrong with any of the files.
-    let specs = read_all(&arguments.files)?;
+    let specs = in_order(read_all(&arguments.files)?)?;
     let mut differs = false;
     let mut failed = None;
     for spec in &specs {
@@ -98,6 +98,46 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<AppSpec>, Failure> {
     }
 }
 
+/// Those that come after others last, so that they need not wait longer than it takes.
+fn in_order(mut left: Vec<AppSpec>) -> Result<Vec<AppSpec>, Failure> {
+    let mut ordered: Vec<AppSpec> = Vec::new();
+    while !left.is_empty() {
+        let is_free = |spec: &AppSpec| !left.iter().any(|it| spec.after.contains(&it.name));
+        let Some(next) = left.iter().position(is_free) else {
+            let detail = format!(
+                "these would wait for each other for ever: {}",
+                circle(&left)
+            );
+            return Err(Failure::usage(detail).remedy("take one of these names out of `after`"));
+        };
+        ordered.push(left.remove(next));
+    }
+    Ok(ordered)
+}
+
+/// A circle among apps each of which comes after another of them.
+fn circle(specs: &[AppSpec]) -> String {
+    let mut way: Vec<&AppSpec> = specs.first().into_iter().collect();
+    loop {
+        let next = way.last().and_then(|last| {
+            let mut before = specs.iter();
+            before.find(|it| last.after.contains(&it.name))
+        });
+        let Some(next) = next else { break };
+        let seen = way.iter().position(|it| it.name == next.name);
+        way.push(next);
+        if let Some(from) = seen {
+            way.drain(..from);
+            break;
+        }
+    }
+    let links = way.windows(2).filter_map(|pair| match pair {
+        [one, other] => Some(format!("{} comes after {}", one.name, other.name)),
+        _ => None,
+    });
+    links.collect::<Vec<_>>().join(", ")
+}
+
 fn text_of(file: &PathBuf, is_input: bool) -> std::io::Result<String> {
     let mut text = String::new();
     let length = if is_input {
@@ -112,4 +152,45 @@ fn text_of(file: &PathBuf, is_input: bool) -> std::io::Result<String> {
         return Err(std::io::Error::other(message));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered(apps: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let app = |(name, after): &(&str, &str)| {
+            format!("[[app]]\nname = \"{name}\"\nrun = [\"x\"]\n{after}\n")
+        };
+        let text: String = apps.iter().map(app).collect();
+        let names = |specs: Vec<AppSpec>| specs.into_iter().map(|it| it.name).collect();
+        in_order(appfile::read(&text).unwrap())
+            .map(names)
+            .map_err(|failure| failure.detail)
+    }
+
+    #[test]
+    fn apps_are_made_in_their_start_order() {
+        let names = ordered(&[
+            ("web", "after = [\"api\", \"elsewhere\"]"),
+            ("api", "after = \"db\""),
+            ("mail", ""),
+            ("db", ""),
+        ]);
+        assert_eq!(names.unwrap(), ["mail", "db", "api", "web"]);
+    }
+
+    #[test]
+    fn a_circle_is_refused_by_name() {
+        let names = ordered(&[
+            ("front", "after = \"web\""),
+            ("web", "after = [\"db\"]"),
+            ("db", "after = [\"api\"]"),
+            ("api", "after = [\"web\"]"),
+        ]);
+        let expected = "these would wait for each other for ever: web comes after db, \
+            db comes after api, api comes after web";
+        assert_eq!(names.unwrap_err(), expected);
+        assert!(ordered(&[("web", "after = \"web\"")]).is_err());
+    }
 }

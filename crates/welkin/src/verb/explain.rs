@@ -43,7 +43,8 @@ fn describe(explanation: &Explanation, colours: bool) -> String {
         .line(
             "trouble",
             explanation.trouble.as_deref().unwrap_or_default(),
-        );
+        )
+        .line("state", explanation.waiting.as_deref().unwrap_or_default());
     for decision in &explanation.decisions {
         let where_to = decision.node.as_deref().unwrap_or("nowhere");
         let when = human::ago(decision.at, clock::now());

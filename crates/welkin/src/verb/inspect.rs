@@ -177,6 +177,7 @@ mod tests {
             objects: vec![object("web", 0, Phase::Running), weak],
             guardians: vec!["atlas".to_owned(), "b".to_owned()],
             trouble: None,
+            waiting: None,
             version: wire::id::Version::default(),
             previous: None,
             update: None,

@@ -239,12 +239,14 @@ fn app_cells(app: &AppSummary, whole: bool) -> Vec<String> {
     ]
 }
 
-/// An app that has no objects: stopped, scaled to none, or waiting for a place.
+/// An app that has no objects: stopped, scaled to none, or waiting for other apps or for a place.
 fn app_row(app: &AppSummary, now: UnixMillis, whole: bool) -> Row {
     let (state, style) = if app.stopped {
         ("stopped".to_owned(), Style::Dim)
     } else if app.wanted == 0 {
         ("0 wanted".to_owned(), Style::Dim)
+    } else if let Some(waiting) = &app.waiting {
+        (waiting.clone(), Style::Warning)
     } else {
         (format!("{} of {}", app.running, app.wanted), Style::Warning)
     };
@@ -336,6 +338,7 @@ pub(crate) mod tests {
             ports: [("http".to_owned(), 8080)].into(),
             created: UnixMillis(NOW.0 - 7_200_000),
             trouble: None,
+            waiting: None,
         }
     }
 
@@ -425,6 +428,9 @@ pub(crate) mod tests {
         assert_eq!(state(&none), "0 wanted");
         none.stopped = true;
         assert_eq!(state(&none), "stopped");
+        let mut waits = app("web", 2, 0);
+        waits.waiting = Some("waiting for db".to_owned());
+        assert_eq!(state(&waits), "waiting for db");
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn spec(arguments: &Arguments) -> AppSpec {
         remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
         on_partition: OnPartition::Available,
         health: None,
+        after: std::collections::BTreeSet::new(),
     };
     arguments.shape.edit(&mut spec);
     arguments.health.edit(&mut spec);
@@ -97,8 +98,17 @@ async fn detached(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         attach: false,
     });
     let started = progress::shown(context.screen, "starting", asking).await?;
+    say_waiting(&started);
     output::line(&started.name)?;
     Ok(0)
+}
+
+/// Says that objects of an app come up later, if they do.
+pub(crate) fn say_waiting(started: &Started) {
+    if let Some(waiting) = &started.waiting {
+        let name = &started.name;
+        output::say(&format!("{name} is {waiting}; welkin explain {name}"));
+    }
 }
 
 async fn foreground(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -161,7 +171,7 @@ mod tests {
             --memory 128M --processes 10 --env MODE=a=b --workdir /srv --user www --host atlas \
             --constraint arch=x86_64,memory>=8G --constraint label.disk=ssd --spread \
             --stop-signal INT --stop-timeout 2.5 --health http:8080/up --health-interval 5 \
-            --health-retries 2 --health-start-period 1m -- server -v";
+            --health-retries 2 --health-start-period 1m --after db,cache -- server -v";
         let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
         let json = serde_json::to_string(&spec_of(&words)).unwrap();
         let expected = expect![[r#"
@@ -192,7 +202,9 @@ mod tests {
             "interval_ms":5000,
             "timeout_ms":3000,
             "retries":2,
-            "start_period_ms":60000}}"#]];
+            "start_period_ms":60000},
+            "after":["cache",
+            "db"]}"#]];
         expected.assert_eq(&json.replace(",\"", ",\n\""));
     }
 

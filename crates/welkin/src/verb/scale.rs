@@ -4,6 +4,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use wire::call::Scale;
 
+use super::run::say_waiting;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::human;
@@ -38,6 +39,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
             .count();
         let living = u64::try_from(living).unwrap_or(u64::MAX);
         output::say(&format!("{name} has {}", human::count(living, "object")));
+        say_waiting(&started);
         output::line(name)
     })
     .await

@@ -3,6 +3,7 @@
 use clap::Args;
 use wire::call::{Inspect, StartApp};
 
+use super::run::say_waiting;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::{flags, manual, output, targets};
@@ -22,6 +23,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
     let names = &arguments.apps.apps;
     let mut empty = Vec::new();
     let exit = targets::each(context, "starting", names, request, |name, started| {
+        say_waiting(&started);
         if !started.objects.iter().any(|it| it.phase.is_alive()) {
             empty.push(name.to_owned());
         }

@@ -32,6 +32,7 @@ fn inspection(spec: AppSpec) -> Inspection {
         objects: vec![object(0)],
         guardians: Vec::new(),
         trouble: None,
+        waiting: None,
         version: version(1),
         previous: None,
         update: None,

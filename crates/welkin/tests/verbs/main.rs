@@ -60,6 +60,7 @@ fn started() -> Answer {
         app: AppId::of_name("web"),
         name: "web".to_owned(),
         objects: vec![object(0)],
+        waiting: None,
     })
 }
 
