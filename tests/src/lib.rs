@@ -12,6 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -284,7 +285,8 @@ pub struct LoopbackCloud {
     directory: tempfile::TempDir,
     /// Run the nodes as this user instead of the test's own.
     uid: Option<u32>,
-    count: usize,
+    /// What each node runs: the program under test, unless a test says otherwise.
+    programs: Mutex<Vec<PathBuf>>,
 }
 
 impl LoopbackCloud {
@@ -294,7 +296,25 @@ impl LoopbackCloud {
     /// When a node cannot be started.
     #[must_use]
     pub fn new(count: usize, uid: Option<u32>) -> Self {
-        let cloud = Self::strangers(count, uid);
+        Self::strangers(count, uid).founded()
+    }
+
+    /// `count` nodes that run another program than the one under test.
+    ///
+    /// # Panics
+    /// When a node cannot be started.
+    #[must_use]
+    pub fn with_program(count: usize, program: &Path) -> Self {
+        let cloud = Self::strangers(count, None);
+        for node in 0..count {
+            cloud.set_program(node, program.to_path_buf());
+        }
+        cloud.founded()
+    }
+
+    fn founded(self) -> Self {
+        let cloud = self;
+        let count = cloud.count();
         let _up = cloud.up(0).ok();
         let ticket = cloud
             .welkin(0, &format!("invite --uses {count}"))
@@ -325,8 +345,24 @@ impl LoopbackCloud {
         Self {
             directory,
             uid,
-            count,
+            programs: Mutex::new(vec![welkin(); count]),
         }
+    }
+
+    fn count(&self) -> usize {
+        self.programs().len()
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on a node is called, and started, with this program.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn set_program(&self, node: usize, program: PathBuf) {
+        self.programs()[node] = program;
     }
 
     /// The power of a node goes: its daemon and all of its objects end at once.
@@ -375,8 +411,9 @@ impl LoopbackCloud {
     /// `welkin` at a node, for a test that wants more of the process.
     #[must_use]
     pub fn command(&self, node: usize) -> Command {
+        let program = self.programs()[node].clone();
         let mut command = match self.uid {
-            None => Command::new(welkin()),
+            None => Command::new(program),
             Some(uid) => {
                 let mut command = Command::new("setpriv");
                 let id = uid.to_string();
@@ -388,7 +425,7 @@ impl LoopbackCloud {
                     "--clear-groups",
                     "--no-new-privs",
                 ]);
-                command.arg(welkin());
+                command.arg(program);
                 command
             }
         };
@@ -413,14 +450,14 @@ impl Ran {
 
 impl Drop for LoopbackCloud {
     fn drop(&mut self) {
-        for node in 0..self.count {
+        for node in 0..self.count() {
             // Whatever is left of its objects goes with the apps.
             let names = self.welkin(node, "ps -a -o name").stdout;
             for name in names.lines() {
                 let _gone = self.welkin(node, &format!("rm -f {name}"));
             }
         }
-        for node in 0..self.count {
+        for node in 0..self.count() {
             let daemon = self.daemon(node);
             let _down = self.welkin(node, "down");
             if let Some(pid) = daemon {
@@ -431,7 +468,7 @@ impl Drop for LoopbackCloud {
             }
         }
         if thread::panicking() {
-            for node in 0..self.count {
+            for node in 0..self.count() {
                 let log = fs::read_to_string(self.state_dir(node).join("daemon.log"));
                 eprintln!("--- n{node}\n{}", log.unwrap_or_default());
             }
