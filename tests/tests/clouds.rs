@@ -1,8 +1,9 @@
 //! Several machines: one answer everywhere, real programs, and machines that die.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use end_to_end::{LabCloud, until, words};
+use end_to_end::{LabCloud, run, until, words};
 use lab::Wan;
 
 fn wan() -> Option<Wan> {
@@ -214,4 +215,55 @@ fn tickets_are_counted_expire_and_belong_to_one_cloud() {
     assert_ne!(again.code, 0, "a removed node is out for good");
     let forged = lab.welkin("h1", "join welkin1-aaaa");
     assert_ne!(forged.code, 0);
+}
+
+/// A state directory is copied to another machine, and started there too.
+#[test]
+fn a_copy_of_a_node_is_refused_and_both_are_named() {
+    let cloud = LabCloud::new(3, wan());
+    #[expect(clippy::disallowed_methods, reason = "links must have an age")]
+    let formed = Instant::now();
+    let _down = cloud.welkin("h3", "down").ok();
+    let _gone = cloud.welkin("h1", "node rm -f h3").ok();
+    let state = |host: &str| cloud.host(host).state_dir_outside().to_owned();
+    let (original, copy) = (state("h2"), state("h3"));
+    let copying = format!(
+        "rm -rf {copy}/* && cp -a {original}/. {copy}/ && rm -rf {copy}/objects/*",
+        copy = copy.display(),
+        original = original.display(),
+    );
+    let _copied = run(Command::new("sh").args(["-c", &copying]), b"").ok();
+    // A younger link may be one that both sides dialled at once.
+    until(
+        "links are older than a dial",
+        Duration::from_secs(10),
+        || (formed.elapsed() > Duration::from_secs(6)).then_some(()),
+    );
+    let _up = cloud.welkin("h3", "up").ok();
+    let [first, second] = ["h2", "h3"].map(|host| cloud.host(host).address().to_string());
+    for host in ["h1", "h3"] {
+        until("both are named", Duration::from_secs(30), || {
+            let report = cloud.welkin(host, "doctor").stdout;
+            let names = |text: &str| report.contains(text);
+            (names("node.twice") && names(&first) && names(&second)).then_some(())
+        });
+    }
+    let refused = cloud.welkin("h3", "run -d -- sleep 1000");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains(&first), "{refused:?}");
+    // The others lost nobody, and take calls.
+    assert_eq!(cloud.nodes_up("h1"), ["h1", "h2"]);
+    let _web = cloud
+        .welkin("h2", "run -d --name web --replicas 2 -- sleep 1000")
+        .ok();
+    let _running = cloud.await_running("h1", "web", 2);
+    // What the remedy says: away with the copy, and join as a node of its own.
+    let _down = cloud.welkin("h3", "down").ok();
+    let removing = format!("rm -rf {}/*", copy.display());
+    let _removed = run(Command::new("sh").args(["-c", &removing]), b"").ok();
+    let ticket = cloud.welkin("h2", "invite").ok();
+    let join = format!("join {} --name h4", ticket.trim());
+    let _joined = cloud.welkin("h3", &join).ok();
+    cloud.await_up(3);
+    let _running = cloud.await_running("h3", "web", 2);
 }

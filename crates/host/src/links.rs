@@ -22,7 +22,8 @@
 //! without use. When both sides dial at once there are two links for a while; both sides prefer
 //! the one that the smaller key dialled, and the other one dies of disuse, so that nothing in
 //! flight is lost. A link that arrives when an older one seems fine is the peer's word that it
-//! lost the old one (it was restarted): it replaces it.
+//! lost the old one (it was restarted): it replaces it. If it comes from another address and the
+//! old one still answers, there are two processes with one key: see [`twice`].
 //!
 //! # States of a peer
 //!
@@ -62,6 +63,7 @@ use crate::metrics::Metrics;
 
 mod accept;
 pub(crate) mod join;
+mod twice;
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_millis(4_000);
@@ -594,7 +596,13 @@ impl Links {
 
     async fn dial(self, to: NodeId, addresses: Vec<SocketAddr>) {
         let dialled = match connect(&self.shared.endpoint, to, addresses, PEER_ALPN).await {
-            Ok(connection) => wait_for_welcome(&connection).await.map(|()| connection),
+            Ok(connection) => match wait_for_welcome(&connection).await {
+                Ok(()) => Ok(connection),
+                Err(reason) => {
+                    self.heed_refusal(&connection).await;
+                    Err(reason)
+                }
+            },
             Err(reason) => Err(reason),
         };
         if let Some(peer) = self.peers().get_mut(&to) {

@@ -65,6 +65,11 @@ alarms! {
         do "if nobody should have: ask who holds the cloud for a new ticket; then welkin down, \
             move the state directory away, welkin join TICKET";
 
+    NodeTwice "node.twice"
+        means "two machines run with copies of one state directory, and so as one node; the second \
+               one is refused"
+        do "decide which of the two addresses is to be the node; on the other machine: welkin down, \
+            move its state directory away, welkin join TICKET";
     BootBehind "membership-boot-behind"
         means "others know a later start of this node than it knows itself: its state directory \
                is an old copy, or two nodes run with copies of one"

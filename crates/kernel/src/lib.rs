@@ -37,6 +37,7 @@ mod questions;
 mod register;
 mod supervisor;
 mod tenure;
+mod twice;
 pub mod world;
 
 pub use hub::Kernel;

@@ -172,6 +172,15 @@ pub enum Input {
     Load(Load),
     /// The addresses of this node changed.
     Addresses(Vec<String>),
+    /// Two living processes have the key of this node, or of a member; the second was refused.
+    Twice {
+        /// Whose key. When it is this node's, this process is the one that was refused.
+        node: NodeId,
+        /// Where the first one is.
+        first: String,
+        /// Where the second one is.
+        second: String,
+    },
 }
 
 /// What is to be done.

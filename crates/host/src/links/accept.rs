@@ -80,13 +80,17 @@ impl Links {
     async fn welcome(self, connection: Connection) {
         let peer = NodeId(*connection.remote_id().as_bytes());
         if connection.alpn() == PEER_ALPN {
+            let link = Link::new(connection, peer, false);
+            if let Some(twins) = self.find_twin(&link).await {
+                return self.refuse_twin(&link, twins).await;
+            }
             if self.is_member(peer)
-                && let Err(reason) = say_welcome(&connection).await
+                && let Err(reason) = say_welcome(&link.connection).await
             {
                 tracing::debug!(peer = %peer.short(), reason, "a link broke at once");
                 return;
             }
-            self.register(Link::new(connection, peer, false));
+            self.register(link);
         } else if connection.alpn() == JOIN_ALPN {
             self.take_asker(&connection, peer).await;
         }

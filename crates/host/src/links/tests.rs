@@ -251,6 +251,77 @@ async fn a_peer_that_was_restarted_is_heard_on_its_new_link() {
     again.hears_message(a.id, b"three").await;
 }
 
+/// As if all links of this node had been made a while ago.
+fn age(node: &Node) {
+    for peer in node.links.peers().values_mut() {
+        for link in &mut peer.links {
+            link.opened = link.opened - twice::OVERLAP - Duration::from_secs(1);
+        }
+    }
+}
+
+/// A copied state directory made two machines one node, and nobody noticed.
+#[tokio::test]
+async fn the_second_of_two_processes_with_one_key_is_refused_and_both_are_named() {
+    let (mut a, mut b) = pair().await;
+    a.links.message(b.id, b"one".to_vec()).unwrap();
+    b.hears_message(a.id, b"one").await;
+    age(&a);
+    let mut copy = Node::new(2).await;
+    copy.knows(&a);
+    copy.links.message(a.id, b"two".to_vec()).unwrap();
+    let (first, second) = (b.addresses().remove(0), copy.addresses().remove(0));
+    let twice = Input::Twice {
+        node: b.id,
+        first,
+        second,
+    };
+    assert_eq!(a.hears().await, twice, "who refuses it knows both");
+    assert_eq!(copy.hears().await, twice, "so does who was refused");
+    let (to, bytes) = (a.id, b"two".to_vec());
+    assert_eq!(copy.hears().await, Input::Undelivered { to, bytes });
+    a.links.message(b.id, b"three".to_vec()).unwrap();
+    b.hears_message(a.id, b"three").await;
+    assert!(copy.inputs.try_recv().is_err(), "the first one is the node");
+}
+
+/// The two took each other's links away in turn when both were young, and neither was refused.
+#[tokio::test]
+async fn a_twin_is_refused_at_once_where_the_first_one_dialled() {
+    let (mut a, mut b) = pair().await;
+    b.links.message(a.id, b"one".to_vec()).unwrap();
+    a.hears_message(b.id, b"one").await;
+    let mut copy = Node::new(2).await;
+    copy.knows(&a);
+    copy.links.message(a.id, b"two".to_vec()).unwrap();
+    assert!(matches!(a.hears().await, Input::Twice { node, .. } if node == b.id));
+    assert!(matches!(copy.hears().await, Input::Twice { node, .. } if node == b.id));
+    a.links.message(b.id, b"three".to_vec()).unwrap();
+    b.hears_message(a.id, b"three").await;
+}
+
+#[tokio::test]
+async fn a_peer_that_died_and_came_back_elsewhere_is_no_twin() {
+    let mut a = Node::new(1).await;
+    // The power of `b` goes: whatever runs there ends at once, and says nothing.
+    let machine = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut b = machine.spawn(Node::new(2)).await.unwrap();
+    a.knows(&b);
+    b.knows(&a);
+    a.links.message(b.id, b"one".to_vec()).unwrap();
+    b.hears_message(a.id, b"one").await;
+    age(&a);
+    machine.shutdown_background();
+    let again = Node::new(2).await;
+    again.knows(&a);
+    again.links.message(a.id, b"two".to_vec()).unwrap();
+    a.hears_message(b.id, b"two").await;
+}
+
 #[tokio::test]
 async fn a_link_that_nobody_uses_is_closed() {
     let (a, mut b) = pair().await;

@@ -110,6 +110,11 @@ impl Kernel {
                 .remedy("welkin doctor says why; nothing was changed");
             return self.reply_now(origin, Err(problem));
         }
+        if let Some(problem) = self.twice.problem(self.now)
+            && changes_something(&request)
+        {
+            return self.reply_now(origin, Err(problem));
+        }
         match request {
             Request::CloudInfo(_) => self.cloud_info(origin),
             Request::Invite(invite) => self.invite(origin, invite),

@@ -128,6 +128,10 @@ impl Kernel {
             let remedy = "name nodes by their ids, or bring one up again with another --name";
             findings.push(finding(Severity::Advice, summary, remedy));
         }
+        if let Some(problem) = self.twice.problem(self.now) {
+            let remedy = crate::twice::REMEDY;
+            findings.push(finding(Severity::Missing, problem.detail, remedy));
+        }
         if self.outbox.is_stuck() {
             let summary = "the disk takes no writes; calls that change something are refused";
             let remedy = "make room on it, or mend it; nothing that was acknowledged is lost";

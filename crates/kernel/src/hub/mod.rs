@@ -49,6 +49,7 @@ use crate::order::{Inquiry, Order};
 use crate::outbox::Outbox;
 use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
+use crate::twice::Twice;
 use crate::world::{CallId, Config, Input, Output, Token};
 
 pub(crate) use admission::SignPurpose;
@@ -89,6 +90,7 @@ pub struct Kernel {
     pub(crate) directory: Directory,
     pub(crate) ledger: Ledger,
     pub(crate) once: Once,
+    pub(crate) twice: Twice,
     pub(crate) objects: Objects,
     probing: Probing,
     pub(crate) supervision: Supervision,
@@ -228,7 +230,6 @@ impl Kernel {
         let me = config.node.short_id();
         let roster = auth.members().map(|node| node.short_id());
         let membership = Membership::new(now, me, first_boot, roster, rng.random());
-        let first_question = rng.random();
         let mut kernel = Self {
             me: config.node,
             now,
@@ -244,12 +245,13 @@ impl Kernel {
             directory: Directory::default(),
             ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
             once: Once::default(),
+            twice: Twice::default(),
             objects: Objects::default(),
             probing: Probing::default(),
             supervision: Supervision::default(),
             order: Order::default(),
             inquiries: BTreeMap::new(),
-            questions: Questions::new(first_question),
+            questions: Questions::new(rng.random()),
             returned: Returned::default(),
             loopback: VecDeque::new(),
             by_short: BTreeMap::new(),
@@ -367,6 +369,11 @@ impl Kernel {
             Input::Addresses(addresses) => {
                 self.tell_facts(|facts| facts.addresses = addresses);
             }
+            Input::Twice {
+                node,
+                first,
+                second,
+            } => self.handle_twice(node, first, &second),
         }
         self.end_step();
     }

@@ -1,6 +1,7 @@
 //! Who is here: what membership says, what gossip brings, and what this node tells of itself.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -560,6 +561,16 @@ impl Kernel {
             .get(node)
             .map_or_else(Vec::new, |facts| facts.addresses.clone());
         self.outbox.act(Output::Peer { node, addresses });
+    }
+
+    /// A key lives in two processes.
+    pub(super) fn handle_twice(&mut self, node: NodeId, first: String, second: &str) {
+        let name = self.measurement.name(node);
+        let detail = alloc::format!("{name} runs at {first}; the one at {second} is refused");
+        self.alarm(Alarm::NodeTwice, detail);
+        if node == self.me {
+            self.twice.note_refused(self.now, first);
+        }
     }
 
     /// Lets a few members, chosen by chance, know.

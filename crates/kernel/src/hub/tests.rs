@@ -19,6 +19,8 @@ use wire::peer::{News, ObjectFilter, ObjectReport, Placement, Signature, Stateme
 use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
+mod twice;
+
 use super::*;
 use crate::directory::Joined;
 use crate::limits::{RECORDS_MAX, SURPLUS_MAX, TOMBSTONES_MAX};
@@ -888,9 +890,8 @@ fn a_member_that_has_said_nothing_is_admitted_to_and_can_be_removed() {
         addresses: Vec::new(),
     };
     assert!(bench.outputs.contains(&peer));
-    let node_id = node(2).to_string();
     let call = bench.call(NodeRemove {
-        node: node_id,
+        node: node(2).to_string(),
         force: true,
     });
     let signing = bench.outputs.iter().find_map(|it| match it {
@@ -911,9 +912,8 @@ fn a_member_that_has_said_nothing_is_admitted_to_and_can_be_removed() {
 #[test]
 fn a_removal_that_was_not_taken_is_no_success() {
     let mut bench = Bench::new(&[2]);
-    let node_id = node(2).to_string();
     let call = bench.call(NodeRemove {
-        node: node_id,
+        node: node(2).to_string(),
         force: true,
     });
     let token = bench.outputs.iter().find_map(|it| match it {
