@@ -5,7 +5,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SEED ?= $(shell git rev-parse --short=8 HEAD 2>/dev/null || echo 1)
 SECONDS_OF_SWARM ?= 60
 
-.PHONY: all build demo test check unit end-to-end guest swarm bench install clean
+.PHONY: all build demo test check unit end-to-end upgrade guest swarm bench install clean
 
 all: build
 
@@ -41,6 +41,14 @@ swarm:
 end-to-end:
 	cargo build --release --locked -p welkin -p lab
 	cargo test --release --locked -p end-to-end -- --test-threads 1
+
+# One node after the other gets this program instead of the one of the last release (PREVIOUS).
+PREVIOUS ?= dd7d1a1
+upgrade: build
+	rm -rf target/previous && mkdir -p target/previous
+	git archive $(PREVIOUS) | tar -x -C target/previous
+	cd target/previous && CARGO_TARGET_DIR=target cargo build --release --locked -p welkin
+	WELKIN_PREVIOUS=$(CURDIR)/target/previous/target/release/welkin cargo test --release --locked -p end-to-end --test upgrade
 
 # In an emulated machine with systemd and nothing but control groups v2 (root).
 guest: build

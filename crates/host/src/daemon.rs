@@ -322,7 +322,10 @@ impl Host {
     pub async fn run_until(mut self, told: impl Future<Output = ()>) {
         tokio::select! {
             () = self.world.run() => tracing::info!("the node was asked to end"),
-            () = told => tracing::info!("the node ends; its objects go on"),
+            () = told => {
+                tracing::info!("the node ends; its objects go on");
+                let _halted = self.world.tell(Input::Ending).await;
+            }
         }
         notify::notify(notify::STOPPING);
         self.background.cancel();

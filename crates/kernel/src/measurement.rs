@@ -290,6 +290,7 @@ mod tests {
             labels: BTreeMap::new(),
             availability: Availability::Open,
             capacity: Capacity::default(),
+            level: wire::LEVEL,
         }
     }
 

@@ -136,6 +136,11 @@ impl<T> Questions<T> {
         expired
     }
 
+    /// What the open questions are for.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &T> {
+        self.open.values().map(|question| &question.task)
+    }
+
     /// Numbers and receivers of the open questions whose task fits.
     pub(crate) fn find(&self, fits: impl Fn(&T) -> bool) -> Vec<(u64, NodeId)> {
         let open = self

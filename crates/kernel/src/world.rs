@@ -76,6 +76,8 @@ pub struct Config {
 pub enum Input {
     /// The wall clock says this. Every few seconds; it may jump.
     Wall(UnixMillis),
+    /// The daemon ends and its objects go on, as at an upgrade: say what has to be said at once.
+    Ending,
     /// A datagram came from a member.
     Datagram {
         /// The authenticated sender.

@@ -39,6 +39,13 @@ pub struct NodeFacts {
     pub availability: Availability,
     /// What it has, holds and uses.
     pub capacity: Capacity,
+    /// What its program knows of what is said between nodes: [`crate::LEVEL`].
+    #[serde(default = "first_level")]
+    pub level: u32,
+}
+
+fn first_level() -> u32 {
+    1
 }
 
 /// What kind of machine a node is.

@@ -46,6 +46,15 @@ pub mod tenancy;
 /// that share no version do not connect at all.
 pub const PEER_VERSION: u32 = 1;
 
+/// What this program knows to say within that version. An older one leaves out fields that it does
+/// not know, and refuses variants; so what would be misunderstood is said only where all know it.
+///
+/// | level | knows |
+/// | --- | --- |
+/// | 1 | the first |
+/// | 2 | start order: [`spec::AppSpec::after`], [`peer::Ask::Standing`] |
+pub const LEVEL: u32 = 2;
+
 /// ALPN name of links between members of one cloud.
 pub const PEER_ALPN: &[u8] = b"welkin/1";
 

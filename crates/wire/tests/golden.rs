@@ -159,6 +159,7 @@ fn gossip() {
             memory_bytes: 8 << 30,
             ..Capacity::default()
         },
+        level: 2,
     };
     let news = News {
         statements: vec![],
@@ -167,10 +168,10 @@ fn gossip() {
     check(
         &Message::Rumors(news),
         expect![[r#"
-            006300016020abababababababababababababababababababababababababab
+            006400016120abababababababababababababababababababababababababab
             abababababab8580808010016105302e312e3012056c696e7578067838365f36
             3404362e3138010e3139322e302e322e313a3731313700000cd00f8080808020
-            0000000000"#]],
+            000000000002"#]],
     );
     let items = vec![MemberItem {
         node: 0x0102_0304_0506_0708,
@@ -188,6 +189,44 @@ fn gossip() {
         &items,
         expect!["0313010c888e98a8c0e08081010301010200000501"],
     );
+}
+
+/// What a node of level 1 said: its bytes are read as long as such nodes and their disks are around.
+#[test]
+fn what_an_older_node_said_is_read() {
+    let read = |hex: &str| {
+        data_encoding::HEXLOWER
+            .decode(hex.replace(char::is_whitespace, "").as_bytes())
+            .expect("hex")
+    };
+    let rumors = read(
+        "006300016020abababababababababababababababababababababababababab
+         abababababab8580808010016105302e312e3012056c696e7578067838365f36
+         3404362e3138010e3139322e302e322e313a3731313700000cd00f8080808020
+         0000000000",
+    );
+    let Ok(Message::Rumors(news)) = wire::decode(&rumors, 1024) else {
+        panic!("it is read");
+    };
+    assert_eq!((news.facts[0].name.as_str(), news.facts[0].level), ("a", 1));
+    let record = read(
+        "ee0210977e88c3048d50ca5a52f888356337db0880d095ffbc310102ce010880
+         d095ffbc310102014d03776562021d0307707974686f6e33022d6d0b68747470
+         2e7365727665720000000000010468747470c03e07f403808080404001020103
+         0e00010a6d656d6f72793e3d384701030f904e000000000080d095ffbc310880
+         d095ffbc310102000880d095ffbc310102014b030000004603776562021d0307
+         707974686f6e33022d6d0b687474702e73657276657200000000000007f40380
+         80804040010201030e00010a6d656d6f72793e3d384701030f904e0000000101
+         0b7765622f3120656e6465640174101111111111111111111111111111111110
+         977e88c3048d50ca5a52f888356337db037765620120abababababababababab
+         abababababababababababababababababababababab0107010280d095ffbc31
+         01e4d095ffbc3101090109b2d095ffbc310101922100000880d095ffbc310309
+         020003000000000880d095ffbc310102",
+    );
+    let record: AppRecord = wire::decode(&record, 4096).expect("it is read");
+    assert_eq!(record.wanted.spec, Some(spec()));
+    assert_eq!(record.objects, [object()]);
+    assert_eq!(record.begun, Version::default());
 }
 
 #[test]

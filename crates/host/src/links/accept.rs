@@ -364,6 +364,7 @@ mod tests {
             labels: [].into(),
             availability: wire::fact::Availability::Open,
             capacity: wire::fact::Capacity::default(),
+            level: wire::LEVEL,
         };
         let answer = JoinAnswer::Admitted {
             name: "a".to_owned(),

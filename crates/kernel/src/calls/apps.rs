@@ -181,7 +181,8 @@ impl Kernel {
     ) -> bool {
         let app = AppId::of_name(&spec.name);
         let supervisor = self.supervisor_of(app);
-        if let Err(problem) = check_spec(spec) {
+        let checked = check_spec(spec).and_then(|()| self.check_all_know(spec));
+        if let Err(problem) = checked {
             self.reply(origin, Err(problem));
         } else if matches!(origin, Origin::Caller(_)) && supervisor != self.me {
             let deadline = self.now + CALL_DEADLINE;

@@ -9,6 +9,7 @@
 mod admission;
 mod guarding;
 mod hosting;
+mod levels;
 mod once;
 mod ordering;
 mod placing;
@@ -331,6 +332,7 @@ impl Kernel {
                 self.wall = (self.now, wall);
                 self.heed_wall();
             }
+            Input::Ending => self.refuse_open_calls(),
             Input::Datagram { from, bytes } => self.handle_datagram(from, &bytes),
             Input::Message { from, bytes } => self.handle_message(from, &bytes),
             Input::Undelivered { to, bytes } => self.handle_undelivered(to, &bytes),
@@ -796,5 +798,6 @@ fn own_facts(config: &Config, stored: Option<&NodeState>, boot: u32) -> NodeFact
             memory_bytes: config.memory_bytes,
             ..Capacity::default()
         },
+        level: wire::LEVEL,
     }
 }

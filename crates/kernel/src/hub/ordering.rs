@@ -29,7 +29,15 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Whether it is for the call of this caller.
     pub(super) fn is_of(&self, caller: Origin) -> bool {
-        matches!(self, Self::Call { origin, .. } if *origin == caller)
+        self.origin() == Some(caller)
+    }
+
+    /// Who waits for it.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Gate(_) => None,
+            Self::Call { origin, .. } => Some(*origin),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
 mod twice;
+mod upgrade;
 
 use super::*;
 use crate::directory::Joined;
@@ -431,10 +432,8 @@ fn a_node_whose_disk_refuses_hands_its_apps_over_and_says_so() {
     let name = bench.app_of(1);
     let app = AppId::of_name(&name);
     bench.disk_is_full = true;
-    bench.call(NodeDrain {
-        node: String::new(),
-        force: false,
-    });
+    let drain = |node, force| NodeDrain { node, force };
+    bench.call(drain(String::new(), false));
     assert!(bench.kernel.outbox.is_stuck());
     assert_ne!(bench.kernel.supervisor_of(app), node(1));
     let told = bench.messages(2).into_iter().any(|it| match it {

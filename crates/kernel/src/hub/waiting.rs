@@ -22,7 +22,7 @@ use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppRecord, Message};
 
 use super::{Kernel, Origin, Task, Wish};
-use crate::calls::name_taken;
+use crate::calls::{Effect, Scatter, name_taken};
 use crate::instant::Instant;
 use crate::limits::RUN_DEADLINE;
 use crate::order::{self, Inquiry};
@@ -375,6 +375,36 @@ impl Kernel {
         let waiter = self.waiters.swap_remove(at);
         self.undo_run(&waiter);
         true
+    }
+
+    /// This daemon ends, and its next life will not know what it was asked: whoever handed a call
+    /// on hears so at once, instead of waiting for the deadline.
+    pub(super) fn refuse_open_calls(&mut self) {
+        let forwarded = |task: &Task| match task {
+            Task::Forward(origin) | Task::ForwardOrPrefix { origin, .. } => Some(*origin),
+            _ => None,
+        };
+        let mut origins = self
+            .questions
+            .tasks()
+            .filter_map(forwarded)
+            .collect::<Vec<_>>();
+        origins.extend(self.waiters.drain(..).map(|it| it.origin));
+        origins.extend(self.waits.drain(..).map(|(_, origin, _)| origin));
+        origins.extend(self.scatters.values().map(Scatter::origin));
+        origins.extend(self.effects.values().map(Effect::origin));
+        origins.extend(self.inquiries.values().filter_map(|(_, it)| it.origin()));
+        let name = self.measurement.name(self.me);
+        for origin in origins {
+            let problem = Problem::new(
+                ProblemCode::Unreachable,
+                alloc::format!("node {name} is being restarted; what was asked may still be done"),
+            );
+            self.reply_now(
+                origin,
+                Err(problem.remedy("look with `welkin ps`, and ask again")),
+            );
+        }
     }
 
     /// The same for another node. Its word can overtake its question.

@@ -189,6 +189,7 @@ impl Machine {
                 memory_bytes: self.hardware.memory_bytes,
                 ..Capacity::default()
             },
+            level: wire::LEVEL,
         }
     }
 

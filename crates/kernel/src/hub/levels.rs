@@ -1,0 +1,39 @@
+//! Nodes of several programs in one cloud: what is asked only where all of them know it.
+//!
+//! A node says with its facts what its program knows ([`wire::LEVEL`]). An older one would leave
+//! out of a specification what it does not know, and carry out the rest: an app that is to wait
+//! would start at once. So what needs a level is refused, with a name, while a member that answers
+//! has a lower one. A member that is away may come back with an older program; by then the wish is
+//! made, and that program does what it knows of it.
+
+use wire::call::{Problem, ProblemCode};
+use wire::spec::AppSpec;
+
+use super::Kernel;
+
+/// The level from which on apps can come after others.
+const START_ORDER: u32 = 2;
+
+impl Kernel {
+    /// Whether every member that answers knows all that a specification says.
+    pub(crate) fn check_all_know(&self, spec: &AppSpec) -> Result<(), Problem> {
+        if spec.after.is_empty() {
+            return Ok(());
+        }
+        let older = self.auth.members().find(|node| {
+            let facts = self.measurement.get(*node);
+            self.is_reachable(*node) && facts.is_some_and(|it| it.level < START_ORDER)
+        });
+        let Some(older) = older else {
+            return Ok(());
+        };
+        let name = self.measurement.name(older);
+        let detail = alloc::format!(
+            "node {name} runs an older Welkin, which does not know that apps can come after others"
+        );
+        let problem = Problem::new(ProblemCode::Conflict, detail);
+        Err(problem.remedy(alloc::format!(
+            "update {name} first: replace its program and restart it"
+        )))
+    }
+}
