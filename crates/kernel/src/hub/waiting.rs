@@ -336,23 +336,7 @@ impl Kernel {
             kernel.waits.len() + asked + kernel.effects.len()
         };
         let before = open(self);
-        let is_its = |task: &Task| match task {
-            Task::Forward(other) | Task::ForwardOrPrefix { origin: other, .. } => *other == origin,
-            Task::Scatter(_)
-            | Task::Effect(_)
-            | Task::Reserve(_)
-            | Task::Launch(_)
-            | Task::Store { .. }
-            | Task::Asked { .. }
-            | Task::Fetch(_)
-            | Task::Confirm { .. }
-            | Task::SeatTaken(_)
-            | Task::Seat { .. }
-            | Task::Renew { .. }
-            | Task::Reseated(_)
-            | Task::Standing { .. }
-            | Task::Forget => false,
-        };
+        let is_its = |task: &Task| forwarded_for(task) == Some(origin);
         for (question, node) in self.questions.find(is_its) {
             self.questions.close(question, node);
             self.send(node, Message::Abandon { question });
@@ -380,14 +364,10 @@ impl Kernel {
     /// This daemon ends, and its next life will not know what it was asked: whoever handed a call
     /// on hears so at once, instead of waiting for the deadline.
     pub(super) fn refuse_open_calls(&mut self) {
-        let forwarded = |task: &Task| match task {
-            Task::Forward(origin) | Task::ForwardOrPrefix { origin, .. } => Some(*origin),
-            _ => None,
-        };
         let mut origins = self
             .questions
             .tasks()
-            .filter_map(forwarded)
+            .filter_map(forwarded_for)
             .collect::<Vec<_>>();
         origins.extend(self.waiters.drain(..).map(|it| it.origin));
         origins.extend(self.waits.drain(..).map(|(_, origin, _)| origin));
@@ -415,5 +395,26 @@ impl Kernel {
             }
             self.overtaken.push_back((node, question));
         }
+    }
+}
+
+/// Whose call a question is, if it was handed on as it is.
+fn forwarded_for(task: &Task) -> Option<Origin> {
+    match task {
+        Task::Forward(origin) | Task::ForwardOrPrefix { origin, .. } => Some(*origin),
+        Task::Scatter(_)
+        | Task::Effect(_)
+        | Task::Reserve(_)
+        | Task::Launch(_)
+        | Task::Store { .. }
+        | Task::Asked { .. }
+        | Task::Fetch(_)
+        | Task::Confirm { .. }
+        | Task::SeatTaken(_)
+        | Task::Seat { .. }
+        | Task::Renew { .. }
+        | Task::Reseated(_)
+        | Task::Standing { .. }
+        | Task::Forget => None,
     }
 }
