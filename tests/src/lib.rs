@@ -296,7 +296,9 @@ impl LoopbackCloud {
     /// When a node cannot be started.
     #[must_use]
     pub fn new(count: usize, uid: Option<u32>) -> Self {
-        Self::strangers(count, uid).founded()
+        let cloud = Self::strangers(count, uid);
+        cloud.found(count);
+        cloud
     }
 
     /// `count` nodes that run another program than the one under test.
@@ -309,26 +311,34 @@ impl LoopbackCloud {
         for node in 0..count {
             cloud.set_program(node, program.to_path_buf());
         }
-        cloud.founded()
+        cloud.found(count);
+        cloud
     }
 
-    fn founded(self) -> Self {
-        let cloud = self;
-        let count = cloud.count();
-        let _up = cloud.up(0).ok();
-        let ticket = cloud
-            .welkin(0, &format!("invite --uses {count}"))
-            .map_or_empty();
+    /// Makes a cloud of the first `count` machines, all of which see each other then.
+    ///
+    /// # Panics
+    /// When a node cannot be started.
+    pub fn found(&self, count: usize) {
+        let _up = self.up(0).ok();
         for node in 1..count {
-            let line = format!("join {ticket} --name n{node} --listen 127.0.0.1:0");
-            let _joined = cloud.welkin(node, &line).ok();
+            self.join(node);
         }
         for node in 0..count {
             until("all nodes see each other", Duration::from_secs(30), || {
-                (cloud.welkin(node, "nodes -q").ok().lines().count() == count).then_some(())
+                (self.welkin(node, "nodes -q").ok().lines().count() == count).then_some(())
             });
         }
-        cloud
+    }
+
+    /// Lets a machine join the cloud of the first.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn join(&self, node: usize) {
+        let ticket = self.welkin(0, "invite").ok();
+        let line = format!("join {} --name n{node} --listen 127.0.0.1:0", ticket.trim());
+        let _joined = self.welkin(node, &line).ok();
     }
 
     /// Machines that belong to no cloud yet.
@@ -439,12 +449,6 @@ impl LoopbackCloud {
     pub fn daemon(&self, node: usize) -> Option<i32> {
         let lock = fs::read_to_string(self.state_dir(node).join("lock")).ok()?;
         lock.split_whitespace().next()?.parse().ok()
-    }
-}
-
-impl Ran {
-    fn map_or_empty(self) -> String {
-        self.ok().trim().to_string()
     }
 }
 

@@ -1,14 +1,19 @@
-//! Every figure that Welkin promises, measured: `cargo xtask bench [NAME…] [--runs N] [--json FILE]`.
+//! Every figure that Welkin promises, measured: `cargo xtask bench [NAME…] [--runs N]
+//! [--minutes N] [--json FILE]`.
 //!
 //! Peers are run side by side with us, in turn, in the same minute, because machines are shared and
 //! drift; what counts is the ratio of the medians. Prints a table and writes JSON.
 
 mod build;
+mod calls;
+mod churn;
 mod failover;
+mod heal;
 mod idle;
 mod list;
 mod scale;
 mod start;
+mod starts;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Measures something so many times.
-type Measure = fn(usize) -> Vec<Figure>;
+/// Measures something.
+type Measure<'a> = &'a dyn Fn() -> Vec<Figure>;
 
 /// One figure.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ pub(crate) struct Figure {
     pub(crate) what: String,
     /// All samples, in the unit.
     pub(crate) samples: Vec<f64>,
-    /// `ms`, `s`, `min`, `MiB`, `MB`, `%`.
+    /// `ms`, `s`, `min`, `MiB`, `MB`, `%`, `/s`; empty for a count.
     pub(crate) unit: &'static str,
     /// What is to be reached, in words; empty for a peer.
     pub(crate) goal: String,
@@ -104,34 +109,36 @@ pub(crate) fn rest(duration: Duration) {
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let mut names = Vec::new();
-    let mut runs = 20;
+    let (mut runs, mut minutes) = (20, 10);
     let mut path = PathBuf::from("target/bench.json");
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next().and_then(|it| it.parse::<u32>().ok());
         match argument.as_str() {
-            "--runs" => {
-                runs = arguments
-                    .next()
-                    .and_then(|it| it.parse().ok())
-                    .unwrap_or(runs)
-            }
+            "--runs" => runs = number().unwrap_or(runs),
+            "--minutes" => minutes = number().unwrap_or(minutes),
             "--json" => path = arguments.next().map_or(path, PathBuf::from),
             name => names.push(name.to_string()),
         }
     }
-    let all: [(&str, Measure); 6] = [
-        ("start", start::measure),
-        ("list", list::measure),
-        ("idle", idle::measure),
-        ("failover", failover::measure),
-        ("scale", scale::measure),
-        ("build", build::measure),
+    let runs = runs as usize;
+    let all: [(&str, Measure<'_>); 10] = [
+        ("start", &|| start::measure(runs)),
+        ("starts", &|| starts::measure(runs)),
+        ("list", &|| list::measure(runs)),
+        ("calls", &|| calls::measure(runs)),
+        ("idle", &idle::measure),
+        ("failover", &|| failover::measure(runs)),
+        ("heal", &|| heal::measure(runs)),
+        ("churn", &|| churn::measure(minutes.into())),
+        ("scale", &scale::measure),
+        ("build", &build::measure),
     ];
     let mut figures = Vec::new();
     for (name, measure) in all {
         if names.is_empty() || names.iter().any(|it| it == name) {
             eprintln!("bench: {name}");
-            figures.extend(measure(runs));
+            figures.extend(measure());
         }
     }
     figures.extend(size());

@@ -7,6 +7,7 @@
 //! cargo xtask sim --seconds 60 --all        the first, and goes on after a failure; a line for each
 //! cargo xtask sim --bad-days                and full disks, wrong clocks, lost words, nodes removed
 //! cargo xtask bench                         every promised figure, beside its peers; needs root
+//! cargo xtask bench churn --minutes 1       one of them, for a minute where it takes some
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(arguments.get(1..).unwrap_or_default()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | bench [NAME…] [--runs N] | sim [--seconds N] [--seed N] \
-                 [--events N] [--all] [--bad-days]"
+                "usage: cargo xtask tidy | bench [NAME…] [--runs N] [--minutes N] | sim [--seconds N] \
+                 [--seed N] [--events N] [--all] [--bad-days]"
             );
             ExitCode::from(2)
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::{Figure, time_ms};
 
 /// Once, whatever was asked for: it takes minutes, and does not vary by much.
-pub(super) fn measure(_runs: usize) -> Vec<Figure> {
+pub(super) fn measure() -> Vec<Figure> {
     let target = tempfile::tempdir().expect("a directory");
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let minutes = time_ms(

@@ -68,7 +68,7 @@ fn ticks(pid: u32) -> u32 {
     field(11).unwrap_or(0) + field(12).unwrap_or(0)
 }
 
-pub(super) fn measure(_runs: usize) -> Vec<Figure> {
+pub(super) fn measure() -> Vec<Figure> {
     let cloud = LabCloud::new(5, Some(Wan::builtin()));
     rest(CALM);
     let (daemons, _) = processes();
