@@ -78,6 +78,15 @@ impl Directory {
         }
     }
 
+    /// Gives back the room of what a removed app has no more: its tombstone stays for long.
+    pub(crate) fn trim(&mut self, app: AppId) {
+        let record = self.records.get_mut(&app);
+        if let Some(record) = record.filter(|record| record.wanted.spec.is_none()) {
+            record.objects.shrink_to_fit();
+            record.decisions.shrink_to_fit();
+        }
+    }
+
     /// The oldest tombstones beyond `count` that have no objects and that `is_held` by all who
     /// should.
     pub(crate) fn spare_tombstones(
@@ -209,6 +218,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use wire::id::UnixMillis;
+
+    /// A node that removed 1,000 apps of twenty objects each kept 16 MiB for them.
+    #[test]
+    fn a_tombstone_takes_no_room_for_objects() {
+        let mut directory = Directory::default();
+        let mut gone = record(1, 1);
+        gone.objects.reserve(20);
+        let app = gone.app;
+        assert_eq!(directory.join(gone), Joined::Changed);
+        directory.trim(app);
+        let kept = directory.get(app).expect("it has joined");
+        assert_eq!(kept.objects.capacity(), 0);
+    }
 
     /// A record whose content follows from its versions, as in life: a version is one write.
     fn record(version: u64, wanted: u64) -> AppRecord {

@@ -60,6 +60,7 @@ impl Kernel {
 
     /// Makes this node's copy durable.
     pub(super) fn keep_record(&mut self, app: AppId) {
+        self.directory.trim(app);
         if let Some(record) = self.directory.get(app).cloned() {
             self.write_sealed(Table::Records, &app.0, &record);
             self.directory
