@@ -16,13 +16,19 @@
 //! What is written meanwhile is kept by its key, so that it grows no further than the tables do. It
 //! is offered with what was refused, as one batch under the number of the first of them. What was
 //! said for long in vain is not said any more.
+//!
+//! What only tells what the node knows promises nothing: it waits for the disk as long as that takes
+//! writes, so that callers see what they were promised and no more, and is said at once when the
+//! disk refuses.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::disk::{Table, Write};
 
+use crate::hub::Origin;
 use crate::instant::Instant;
 use crate::world::{CallId, Output};
 
@@ -62,7 +68,14 @@ pub(crate) struct Outbox {
     last: Option<Output>,
     retry_at: Option<Instant>,
     /// The disk refused a batch and has taken none since.
-    refused: bool,
+    refusal: Option<Refusal>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    since: Instant,
+    /// What the disk last said.
+    reason: String,
 }
 
 #[derive(Debug)]
@@ -78,6 +91,18 @@ struct Said {
     output: Output,
     /// Nobody wants to hear it any more then.
     stale_at: Option<Instant>,
+    basis: Basis,
+}
+
+/// What something that is said rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// It must hold after a power cut.
+    Durable,
+    /// The same, and this call, which may not wait for ever, asked for what it says.
+    Change(Origin),
+    /// What the node knows now.
+    Hearsay,
 }
 
 impl Outbox {
@@ -88,14 +113,21 @@ impl Outbox {
 
     /// Tells somebody something that may depend on what was written.
     pub(crate) fn say(&mut self, output: Output) {
-        let stale_at = None;
-        self.said.push(Said { output, stale_at });
+        self.say_on(Basis::Durable, None, output);
     }
 
     /// The same, unless it is that late by then.
     pub(crate) fn say_until(&mut self, stale_at: Instant, output: Output) {
-        let stale_at = Some(stale_at);
-        self.said.push(Said { output, stale_at });
+        self.say_on(Basis::Durable, Some(stale_at), output);
+    }
+
+    /// Tells somebody something, unless it is late by then; how it waits is told by what it rests on.
+    pub(crate) fn say_on(&mut self, basis: Basis, stale_at: Option<Instant>, output: Output) {
+        self.said.push(Said {
+            output,
+            stale_at,
+            basis,
+        });
     }
 
     /// Does something that nobody can take for a promise.
@@ -125,15 +157,16 @@ impl Outbox {
         if !self.writes.is_empty() {
             self.steps += 1;
             let writes = core::mem::take(&mut self.writes);
-            if self.refused {
+            if self.is_stuck() {
                 self.held.extend(writes.into_iter().map(by_key));
             } else {
                 self.offer(self.last_batch + 1, writes);
             }
         }
+        let is_stuck = self.is_stuck();
         for said in self.said.drain(..) {
             let is_message = matches!(said.output, Output::Message { .. });
-            if self.durable == self.steps {
+            if self.durable == self.steps || is_stuck && said.basis == Basis::Hearsay {
                 self.ready.push_back(said.output);
             } else if self.waiting.len() < SAID_MAX || !is_message {
                 self.waiting.push_back((self.steps, said));
@@ -158,7 +191,7 @@ impl Outbox {
     /// true.
     pub(crate) fn persisted(&mut self, now: Instant, batch: u64) -> u64 {
         self.has_persisted = true;
-        self.refused = false;
+        self.refusal = None;
         self.retry_at = None;
         while let Some(answered) = self.offered.pop_front() {
             if answered == batch {
@@ -181,8 +214,15 @@ impl Outbox {
     }
 
     /// The disk refused a batch.
-    pub(crate) fn persist_failed(&mut self, now: Instant, batch: u64) {
-        self.refused = true;
+    pub(crate) fn persist_failed(&mut self, now: Instant, batch: u64, reason: String) {
+        let since = self.refusal.take().map_or(now, |it| it.since);
+        self.refusal = Some(Refusal { since, reason });
+        for (step, said) in core::mem::take(&mut self.waiting) {
+            match said.basis {
+                Basis::Hearsay => self.ready.push_back(said.output),
+                Basis::Durable | Basis::Change(_) => self.waiting.push_back((step, said)),
+            }
+        }
         self.retry_at = Some(now + RETRY_PERIOD);
         if self.offered.front() == Some(&batch) {
             self.offered.pop_front();
@@ -196,7 +236,27 @@ impl Outbox {
 
     /// Whether the disk refuses writes: calls that would make more of them should be refused.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.refused
+        self.refusal.is_some()
+    }
+
+    /// Why the disk refuses writes, if it has for that long.
+    pub(crate) fn refuses_for(&self, now: Instant, term: Duration) -> Option<&str> {
+        let refusal = self.refusal.as_ref();
+        let is_over = |it: &&Refusal| it.since + term <= now;
+        refusal.filter(is_over).map(|it| it.reason.as_str())
+    }
+
+    /// The calls whose changes are made, but for the disk. They are not answered any more.
+    pub(crate) fn give_up_changes(&mut self) -> Vec<Origin> {
+        let mut given_up = Vec::new();
+        self.waiting.retain(|(_, said)| match said.basis {
+            Basis::Change(origin) => {
+                given_up.push(origin);
+                false
+            }
+            Basis::Durable | Basis::Hearsay => true,
+        });
+        given_up
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -304,14 +364,14 @@ mod tests {
         let mut outbox = Outbox::default();
         step(&mut outbox, row(1, 1), message(1));
         step(&mut outbox, row(2, 1), message(2));
-        outbox.persist_failed(at(1), 1);
+        outbox.persist_failed(at(1), 1, "full".into());
         assert!(outbox.is_stuck());
         for value in 2..100 {
             assert_eq!(step(&mut outbox, row(1, value), message(3)), []);
         }
         outbox.handle_timeout(at(2));
         assert_eq!(outputs(&mut outbox), [], "batch 2 is not answered yet");
-        outbox.persist_failed(at(2), 2);
+        outbox.persist_failed(at(2), 2, "full".into());
         outbox.handle_timeout(at(3));
         let all = [row(1, 99), row(2, 1)];
         assert_eq!(outputs(&mut outbox), [persist(1, &all)]);
@@ -343,11 +403,50 @@ mod tests {
         outbox.say(reply(CallId(8)));
         outbox.flush();
         outbox.forget_caller(CallId(8));
-        outbox.persist_failed(at(1), 1);
+        outbox.persist_failed(at(1), 1, "full".into());
         outbox.handle_timeout(at(5));
         assert_eq!(outputs(&mut outbox), [persist(1, &[row(1, 1)])]);
         outbox.persisted(at(6), 1);
         assert_eq!(outputs(&mut outbox), [reply(call)]);
+    }
+
+    /// `ps` hung until there was room, behind a change that waited for it.
+    #[test]
+    fn what_the_node_knows_is_said_while_the_disk_refuses() {
+        let mut outbox = Outbox::default();
+        step(&mut outbox, row(1, 1), message(1));
+        outbox.say_on(Basis::Hearsay, None, message(2));
+        outbox.flush();
+        assert_eq!(outputs(&mut outbox), [], "the disk may take it yet");
+        outbox.persist_failed(at(1), 1, "full".into());
+        assert_eq!(outputs(&mut outbox), [message(2)]);
+        outbox.say_on(Basis::Hearsay, None, message(3));
+        outbox.flush();
+        assert_eq!(outputs(&mut outbox), [message(3)]);
+    }
+
+    #[test]
+    fn a_change_is_given_up_once_however_often_the_disk_refuses() {
+        let mut outbox = Outbox::default();
+        let origin = Origin::Caller(CallId(7));
+        outbox.write(row(1, 1));
+        outbox.say_on(Basis::Change(origin), None, message(1));
+        outbox.flush();
+        for seconds in 1..3 {
+            assert_eq!(
+                outbox.refuses_for(at(seconds), Duration::from_secs(2)),
+                None
+            );
+            outbox.persist_failed(at(seconds), 1, alloc::format!("full {seconds}"));
+        }
+        let reason = outbox.refuses_for(at(3), Duration::from_secs(2));
+        assert_eq!(reason, Some("full 2"));
+        assert_eq!(outbox.give_up_changes(), [origin]);
+        assert_eq!(outbox.give_up_changes(), []);
+        outputs(&mut outbox);
+        outbox.persisted(at(4), 1);
+        assert_eq!(outputs(&mut outbox), []);
+        assert_eq!(outbox.refuses_for(at(9), Duration::from_secs(2)), None);
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl Kernel {
         {
             return self.reply_now(origin, Err(problem));
         }
+        if changes_something(&request) {
+            self.pending.open(origin);
+        }
         match request {
             Request::CloudInfo(_) => self.cloud_info(origin),
             Request::Invite(invite) => self.invite(origin, invite),
@@ -207,7 +210,7 @@ impl Kernel {
             return self.find_prefix(origin, request, text);
         }
         let result = answer.and_then(call_response);
-        self.reply(origin, result);
+        self.reply_now(origin, result);
     }
 
     /// The id was looked up: hand the call to the supervisor of its app.

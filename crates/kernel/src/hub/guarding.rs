@@ -823,7 +823,7 @@ impl Kernel {
         match task {
             Task::Forward(origin) => {
                 let result = answer.and_then(call_response);
-                self.reply(origin, result);
+                self.reply_now(origin, result);
             }
             Task::Scatter(scatter) => self.scatter_answered(scatter, from, answer.ok()),
             Task::Effect(effect) => self.effect_answered(effect, answer),
@@ -887,7 +887,7 @@ impl Kernel {
     pub(super) fn handle_silence(&mut self, node: NodeId, task: Task) {
         let problem = self.unreachable_node(node);
         match task {
-            Task::Forward(origin) => self.reply(origin, Err(problem)),
+            Task::Forward(origin) => self.reply_now(origin, Err(problem)),
             Task::Scatter(scatter) => self.scatter_answered(scatter, node, None),
             Task::Effect(effect) => self.effect_answered(effect, Err(problem)),
             Task::Reserve(placing) => self.offered(placing, node, Err(problem)),
@@ -898,7 +898,7 @@ impl Kernel {
             Task::ForwardOrPrefix { origin, request } if matches!(*request, Request::Wait(_)) => {
                 self.wait_again(origin, *request, self.now + WAIT_PAUSE);
             }
-            Task::ForwardOrPrefix { origin, .. } => self.reply(origin, Err(problem)),
+            Task::ForwardOrPrefix { origin, .. } => self.reply_now(origin, Err(problem)),
             Task::Fetch(app) => self.fetched(app, None),
             Task::SeatTaken(number) => self.seat_taken(number, node, Err(problem)),
             Task::Standing { number, name } => self.standing_told(number, &name, None),

@@ -17,6 +17,7 @@ use wire::peer::{
 };
 use wire::spec::Restart;
 
+use super::pending::basis_of_answer;
 use super::{Kernel, Origin};
 use crate::calls::changes_something;
 use crate::calls::check_spec;
@@ -25,6 +26,7 @@ use crate::health;
 use crate::instant::Instant;
 use crate::limits::REPORTS_MAX;
 use crate::objects::Action;
+use crate::outbox::Basis;
 use crate::world::{Output, Token};
 
 /// How long a node that is being stopped waits until its objects run elsewhere.
@@ -286,6 +288,7 @@ impl Kernel {
             let answer = Box::new(Err(problem));
             return self.send_now(from, Message::Answer { question, answer });
         }
+        let basis = basis_of_answer(&ask);
         let answer = match ask {
             Ask::Call(_) if self.overtaken.contains(&(from, question)) => return,
             Ask::Call(request) if self.has_just_woken() && changes_something(&request) => {
@@ -333,7 +336,7 @@ impl Kernel {
             Ask::Standing(app) => self.answer_standing(app),
             Ask::FetchRecord(app) => Ok(Answer::Record(self.any_record(app).map(Box::new))),
         };
-        self.answer(from, question, answer);
+        self.answer(basis, from, question, answer);
     }
 
     fn object_or_done(&self, object: ObjectId) -> Answer {
@@ -493,7 +496,8 @@ impl Kernel {
         }
         if objects.is_empty() {
             if let Origin::Peer { node, question } = origin {
-                self.answer(node, question, Ok(Answer::Usage(Vec::new())));
+                let answer = Ok(Answer::Usage(Vec::new()));
+                self.answer(Basis::Hearsay, node, question, answer);
             }
             return;
         }
@@ -521,7 +525,8 @@ impl Kernel {
             })
         };
         let stats = usages.iter().filter_map(stats).collect();
-        self.answer(node, question, Ok(Answer::Usage(stats)));
+        let answer = Ok(Answer::Usage(stats));
+        self.answer(Basis::Hearsay, node, question, answer);
     }
 
     /// `node/down`: tell everybody, wait until others have taken over, end the rest, stop.

@@ -12,6 +12,7 @@ mod hosting;
 mod levels;
 mod once;
 mod ordering;
+mod pending;
 mod placing;
 mod region;
 mod versions;
@@ -47,7 +48,7 @@ use crate::measurement::Measurement;
 use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
 use crate::order::{Inquiry, Order};
-use crate::outbox::Outbox;
+use crate::outbox::{Basis, Outbox};
 use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
 use crate::twice::Twice;
@@ -58,6 +59,7 @@ pub(crate) use guarding::{Wish, call_response};
 use once::Once;
 pub(crate) use once::term_ms;
 use ordering::Purpose;
+use pending::Pending;
 use placing::Placing;
 pub(crate) use waiting::{StartedBy, WaitFor, Waiter};
 
@@ -115,6 +117,7 @@ pub struct Kernel {
     pub(crate) effects: BTreeMap<u64, crate::calls::Effect>,
     last_task: u64,
     pub(crate) waiters: Vec<Waiter>,
+    pub(crate) pending: Pending,
     /// Questions that were abandoned before they came, or after they were answered.
     overtaken: VecDeque<(NodeId, u64)>,
     /// Calls of `app/wait` between two rounds, and when the next one begins.
@@ -152,7 +155,7 @@ pub struct Kernel {
 }
 
 /// Who waits for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     /// A caller of this node.
     Caller(CallId),
@@ -266,6 +269,7 @@ impl Kernel {
             effects: BTreeMap::new(),
             last_task: 0,
             waiters: Vec::new(),
+            pending: Pending::default(),
             overtaken: VecDeque::new(),
             waits: Vec::new(),
             spare_since: BTreeMap::new(),
@@ -350,13 +354,14 @@ impl Kernel {
                 }
             }
             Input::PersistFailed { batch, reason } => {
-                self.alarm(Alarm::DiskRefused, reason);
-                self.outbox.persist_failed(self.now, batch);
+                self.alarm(Alarm::DiskRefused, reason.clone());
+                self.outbox.persist_failed(self.now, batch, reason);
                 self.halt_without_disk();
             }
             Input::Call { call, request } => self.handle_call(call, *request),
             Input::Abandoned { call } => {
                 self.outbox.forget_caller(call);
+                self.pending.close(Origin::Caller(call));
                 self.abandon(Origin::Caller(call));
             }
             Input::Driver { object, report } => self.handle_driver(object, report),
@@ -468,6 +473,7 @@ impl Kernel {
     pub fn unfinished(&self) -> Vec<&'static str> {
         let all = [
             (!self.waiters.is_empty(), "calls that wait"),
+            (!self.pending.is_empty(), "calls that change something"),
             (!self.placings.is_empty(), "placings"),
             (!self.scatters.is_empty(), "scattered questions"),
             (!self.effects.is_empty(), "calls that act"),
@@ -491,6 +497,7 @@ impl Kernel {
     /// Runs what this step has set off until nothing is left, then lets it out.
     fn end_step(&mut self) {
         self.heed_disk();
+        self.give_up_changes();
         let mut turns_left = TURNS_MAX;
         loop {
             turns_left -= 1;
@@ -568,6 +575,10 @@ impl Kernel {
     /// Sends what may depend on what was written; not at all when that takes so long that it is
     /// said anew by then, or that nobody waits for it.
     pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.send_on(Basis::Durable, to, message);
+    }
+
+    fn send_on(&mut self, basis: Basis, to: NodeId, message: Message) {
         let term = match &message {
             Message::Answer { answer, .. } => match answer.as_ref() {
                 // The one call without a deadline.
@@ -582,10 +593,8 @@ impl Kernel {
             Message::Ask { .. } | Message::Abandon { .. } => Some(ASK_DEADLINE),
         };
         if let Some(output) = self.addressed(to, message) {
-            match term {
-                Some(term) => self.outbox.say_until(self.now + term, output),
-                None => self.outbox.say(output),
-            }
+            let stale_at = term.map(|term| self.now + term);
+            self.outbox.say_on(basis, stale_at, output);
         }
     }
 
@@ -622,23 +631,29 @@ impl Kernel {
     }
 
     pub(crate) fn reply(&mut self, origin: Origin, result: Result<Response, Problem>) {
+        if self.pending.close(origin) {
+            return;
+        }
+        let basis = pending::basis_of_reply(origin, &result);
         match origin {
             Origin::Caller(call) => {
-                self.outbox.say(Output::Reply {
-                    call,
-                    result: Box::new(result),
-                });
+                let result = Box::new(result);
+                let output = Output::Reply { call, result };
+                self.outbox.say_on(basis, None, output);
             }
             Origin::Peer { node, question } => {
-                let answer = result.map(|response| Answer::Call(Box::new(response)));
-                self.answer(node, question, answer);
+                let answer = result.map(|it| Answer::Call(Box::new(it)));
+                self.answer(basis, node, question, answer);
             }
         }
     }
 
-    /// Replies with what depends on nothing that was written: a refusal, or what is hearsay anyway.
-    /// So it is said also while the disk takes no writes.
+    /// Replies with what depends on nothing that was written here: a refusal, what is hearsay anyway,
+    /// or what another node answered. So it is said also while the disk takes no writes.
     pub(crate) fn reply_now(&mut self, origin: Origin, result: Result<Response, Problem>) {
+        if self.pending.close(origin) {
+            return;
+        }
         match origin {
             Origin::Caller(call) => {
                 let result = Box::new(result);
@@ -651,14 +666,15 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn answer(&mut self, to: NodeId, question: u64, answer: Result<Answer, Problem>) {
-        self.send(
-            to,
-            Message::Answer {
-                question,
-                answer: Box::new(answer),
-            },
-        );
+    pub(crate) fn answer(
+        &mut self,
+        basis: Basis,
+        to: NodeId,
+        question: u64,
+        answer: Result<Answer, Problem>,
+    ) {
+        let answer = Box::new(answer);
+        self.send_on(basis, to, Message::Answer { question, answer });
     }
 
     pub(crate) fn event(&mut self, kind: &str, subject: String, message: String) {

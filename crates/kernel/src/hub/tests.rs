@@ -4,6 +4,8 @@
     reason = "a test looks for one thing among all that is said"
 )]
 
+mod disk;
+
 use alloc::string::String;
 use alloc::vec;
 use core::time::Duration;
@@ -423,65 +425,6 @@ fn a_full_counter_does_not_repeat_a_version() {
     let (one, other) = (bench.kernel.tick(), bench.kernel.tick());
     assert!((full.millis, full.counter) < (one.millis, one.counter));
     assert!(one < other);
-}
-
-/// A node with a full disk answered nobody, and went on to supervise with what it could not keep.
-#[test]
-fn a_node_whose_disk_refuses_hands_its_apps_over_and_says_so() {
-    let mut bench = Bench::new(&[2, 3]);
-    let name = bench.app_of(1);
-    let app = AppId::of_name(&name);
-    bench.disk_is_full = true;
-    let drain = |node, force| NodeDrain { node, force };
-    bench.call(drain(String::new(), false));
-    assert!(bench.kernel.outbox.is_stuck());
-    assert_ne!(bench.kernel.supervisor_of(app), node(1));
-    let told = bench.messages(2).into_iter().any(|it| match it {
-        Message::Rumors(news) => news.facts.iter().any(|it| !it.labels.is_empty()),
-        _ => false,
-    });
-    assert!(told, "{:?}", bench.messages(2));
-    let busy = Some(ProblemCode::Busy);
-    let answer = bench.ask(2, store(record(spec(&name), WALL)));
-    assert_eq!(refused(answer), busy);
-    bench.disk_is_full = false;
-    bench.pass(2);
-    assert_eq!(bench.kernel.supervisor_of(app), node(1));
-    let state: NodeState = bench
-        .rows
-        .get(&(Table::Node, b"node".to_vec()))
-        .map(|row| wire::disk::unseal(row).expect("sealed"))
-        .expect("written");
-    assert!(state.labels.is_empty());
-}
-
-#[test]
-fn the_peer_of_a_node_whose_disk_refuses_supervises_for_it() {
-    let mut bench = Bench::new(&[2]);
-    let name = bench.app_of(2);
-    let mut facts = bench.kernel.measurement.get(node(1)).expect("own").clone();
-    facts.node = node(2);
-    let mut other = Measurement::new(facts);
-    let mut tell = |bench: &mut Bench, is_impaired| {
-        let news = News {
-            statements: Vec::new(),
-            facts: vec![other.impair(Instant::default(), is_impaired)],
-        };
-        bench.tell(2, &Message::Rumors(news));
-        bench.kernel.supervisor_of(AppId::of_name(&name))
-    };
-    assert_eq!(tell(&mut bench, true), node(1));
-    assert_eq!(tell(&mut bench, false), node(2));
-}
-
-/// `welkin down` waited for a disk that took nothing.
-#[test]
-fn a_node_stops_though_its_disk_takes_no_writes() {
-    let mut bench = Bench::new(&[]);
-    bench.disk_is_full = true;
-    let call = bench.call(NodeDown {});
-    assert!(matches!(bench.reply(call), Some(Ok(Response::NodeDown(_)))));
-    assert_eq!(bench.outputs.last(), Some(&Output::Halt));
 }
 
 /// A daemon killed before an object was written down gave its port away before it had ended.

@@ -389,7 +389,9 @@ impl Kernel {
 
     /// The same for another node. Its word can overtake its question.
     pub(super) fn abandon_question(&mut self, node: NodeId, question: u64) {
-        if !self.abandon(Origin::Peer { node, question }) {
+        let origin = Origin::Peer { node, question };
+        self.pending.close(origin);
+        if !self.abandon(origin) {
             if self.overtaken.len() >= OVERTAKEN_MAX {
                 self.overtaken.pop_front();
             }
@@ -399,7 +401,7 @@ impl Kernel {
 }
 
 /// Whose call a question is, if it was handed on as it is.
-fn forwarded_for(task: &Task) -> Option<Origin> {
+pub(super) fn forwarded_for(task: &Task) -> Option<Origin> {
     match task {
         Task::Forward(origin) | Task::ForwardOrPrefix { origin, .. } => Some(*origin),
         Task::Scatter(_)
