@@ -341,6 +341,14 @@ impl LoopbackCloud {
         let _joined = self.welkin(node, &line).ok();
     }
 
+    /// Waits until a node has forgotten all of its objects, and nothing of them is left.
+    pub fn await_no_objects(&self, node: usize) {
+        let objects = self.state_dir(node).join("objects");
+        until("its objects are gone", Duration::from_secs(60), || {
+            (fs::read_dir(&objects).ok()?.count() == 0).then_some(())
+        });
+    }
+
     /// Machines that belong to no cloud yet.
     ///
     /// # Panics

@@ -219,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
     use wire::id::UnixMillis;
 
-    /// A node that removed 1,000 apps of twenty objects each kept 16 MiB for them.
+    /// A node that removed 1,000 apps of twenty objects each kept about 10 MiB of room for them.
     #[test]
     fn a_tombstone_takes_no_room_for_objects() {
         let mut directory = Directory::default();

@@ -115,6 +115,8 @@ fn steady(calls: [&str; 2]) -> [f64; 2] {
     });
     // It takes away what its objects have left behind.
     let _back = cloud.welkin(2, "up").ok();
+    let _removed = cloud.welkin(0, "rm -f app").ok();
+    cloud.await_no_objects(2);
     latenesses.map(|mut samples| {
         samples.sort_by(f64::total_cmp);
         samples[samples.len() * 99 / 100]

@@ -107,10 +107,7 @@ impl<'a> Churn<'a> {
         while !self.apps.is_empty() {
             self.end_oldest();
         }
-        let objects = self.state_dir.join("objects");
-        until("all are forgotten", Duration::from_secs(60), || {
-            (fs::read_dir(&objects).ok()?.count() == 0).then_some(())
-        });
+        self.cloud.await_no_objects(0);
     }
 
     /// The census once it is no more than `before`, or what it is when patience ends: what ends
