@@ -8,8 +8,8 @@ use core::time::Duration;
 
 use rand::RngExt;
 use wire::call::{
-    Affected, Apply, Change, Endpoint, Expected, Explanation, Inspection, Located, Problem,
-    ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
+    Affected, Applied, Apply, Change, Endpoint, Expected, Explanation, Inspection, Located,
+    Problem, ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
 };
 use wire::fact::ObjectFacts;
 use wire::health::Health;
@@ -233,6 +233,7 @@ impl Kernel {
             let remedy = alloc::format!("welkin rm -f {name}, then the same again");
             return self.reply(origin, Err(conflict(detail).remedy(remedy)));
         }
+        let name = apply.spec.name.clone();
         match change {
             Change::Created if term_ms(&apply.spec).is_some() => {
                 return self.seat_new_app(origin, Making::Apply(apply));
@@ -249,7 +250,7 @@ impl Kernel {
                 });
             }
         }
-        self.await_applied(origin, app, change);
+        self.await_applied(origin, app, name, change);
     }
 
     fn apply_seated(
@@ -259,22 +260,28 @@ impl Kernel {
         born: Version,
         tenancy: Option<Tenancy>,
     ) {
-        let app = AppId::of_name(&apply.spec.name);
+        let name = apply.spec.name.clone();
+        let app = AppId::of_name(&name);
         if let Err(problem) = self.create(app, *apply.spec, born, tenancy) {
             return self.reply(origin, Err(problem));
         }
         self.save_record(app);
-        self.await_applied(origin, app, Change::Created);
+        self.await_applied(origin, app, name, Change::Created);
     }
 
-    fn await_applied(&mut self, origin: Origin, app: AppId, change: Change) {
-        let deadline = self.now + CALL_DEADLINE;
-        let until = WaitFor::Applied(change);
+    fn await_applied(&mut self, origin: Origin, app: AppId, name: String, change: Change) {
+        let version = self.directory.get(app).map(|it| it.wanted.version);
+        let applied = Applied {
+            app,
+            name,
+            change,
+            version: version.unwrap_or_default(),
+        };
         self.waiters.push(Waiter {
             origin,
             app,
-            until,
-            deadline,
+            until: WaitFor::Applied(Box::new(applied)),
+            deadline: self.now + CALL_DEADLINE,
         });
         self.check_waiters(app);
     }

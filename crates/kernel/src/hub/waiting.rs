@@ -14,8 +14,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::call::{
-    Affected, Applied, Change, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait,
-    Waited,
+    Affected, Applied, ObjectExit, Problem, ProblemCode, Request, Response, Started, Wait, Waited,
 };
 use wire::fact::{ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
@@ -66,7 +65,7 @@ impl StartedBy {
 }
 
 /// What a call waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum WaitFor {
     /// Every slot has an object, that runs, and the record is safe.
     Started(StartedBy),
@@ -80,8 +79,9 @@ pub(crate) enum WaitFor {
     Stopped(Vec<ObjectId>),
     /// No object is left where it can be reached.
     Removed(Vec<ObjectId>),
-    /// The wish is safe.
-    Applied(Change),
+    /// The wish is safe. What is answered then is of that wish, whatever was wished since: who
+    /// takes another's version for its own would undo the other's change without knowing.
+    Applied(Box<Applied>),
 }
 
 impl Kernel {
@@ -156,16 +156,9 @@ impl Kernel {
                     }))
                 })
             }
-            WaitFor::Applied(change) => {
-                let record = record?;
-                let applied = Applied {
-                    app: record.app,
-                    name: record.wanted.spec.as_ref()?.name.clone(),
-                    change: *change,
-                    version: record.wanted.version,
-                };
-                self.is_safe(waiter.app)
-                    .then_some(Ok(Response::Apply(applied)))
+            WaitFor::Applied(applied) => {
+                let applied = || Ok(Response::Apply((**applied).clone()));
+                (record.is_some() && self.is_safe(waiter.app)).then(applied)
             }
         }
     }
