@@ -28,9 +28,8 @@ use core::time::Duration;
 
 use wire::disk::{Table, Write};
 
-use crate::hub::Origin;
 use crate::instant::Instant;
-use crate::world::{CallId, Output};
+use crate::world::{CallId, Origin, Output};
 
 /// Time between two tries to write what the disk refused.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);

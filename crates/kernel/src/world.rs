@@ -71,6 +71,15 @@ pub struct Config {
     pub survivors: Vec<(ObjectId, Option<DriverReport>)>,
 }
 
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// A caller of this node.
+    Caller(CallId),
+    /// Another node, or this one.
+    Peer { node: NodeId, question: u64 },
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {

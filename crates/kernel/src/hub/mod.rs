@@ -52,8 +52,9 @@ use crate::outbox::{Basis, Outbox};
 use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
 use crate::twice::Twice;
-use crate::world::{CallId, Config, Input, Output, Token};
+use crate::world::{Config, Input, Output, Token};
 
+pub(crate) use crate::world::Origin;
 pub(crate) use admission::SignPurpose;
 pub(crate) use guarding::{Wish, call_response};
 use once::Once;
@@ -152,15 +153,6 @@ pub struct Kernel {
     /// What this node was before, and is again when it comes back.
     before_leaving: Availability,
     halted: bool,
-}
-
-/// Who waits for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Origin {
-    /// A caller of this node.
-    Caller(CallId),
-    /// Another node, or this one.
-    Peer { node: NodeId, question: u64 },
 }
 
 /// What the answer to a question is for.

@@ -4,8 +4,6 @@
     reason = "a test looks for one thing among all that is said"
 )]
 
-mod disk;
-
 use alloc::string::String;
 use alloc::vec;
 use core::time::Duration;
@@ -21,12 +19,14 @@ use wire::peer::{News, ObjectFilter, ObjectReport, Placement, Signature, Stateme
 use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
+mod disk;
 mod twice;
 mod upgrade;
 
 use super::*;
 use crate::directory::Joined;
 use crate::limits::{RECORDS_MAX, SURPLUS_MAX, TOMBSTONES_MAX};
+use crate::world::CallId;
 
 const WALL: u64 = 1_800_000_000_000;
 const YEAR: u64 = 365 * 86_400_000;

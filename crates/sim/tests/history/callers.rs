@@ -303,6 +303,7 @@ fn spec(tag: u32, replicas: u32) -> AppSpec {
         remove_when_done: false,
         on_partition: OnPartition::Available,
         health: None,
+        after: Default::default(),
     }
 }
 

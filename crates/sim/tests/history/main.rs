@@ -56,10 +56,10 @@ fn newest_wins(calls: &[Call]) -> Result<(), String> {
                     return Err(format!("{tag} and {other} have one version"));
                 }
             }
-            (_, Some((Answer::Found(wish, version), _))) => {
-                if *wishes.entry(version).or_insert(wish) != wish {
-                    return Err(format!("{version:?} is of two wishes"));
-                }
+            (_, Some((Answer::Found(wish, version), _)))
+                if *wishes.entry(version).or_insert(wish) != wish =>
+            {
+                return Err(format!("{version:?} is of two wishes"));
             }
             _ => {}
         }
@@ -75,10 +75,10 @@ fn newest_wins(calls: &[Call]) -> Result<(), String> {
             Some((Answer::Found(_, version), _)) if Some(version) < newest => {
                 return Err("what was newer is lost".to_string());
             }
-            Some((Answer::Absent, _)) => {
-                if newest.is_some() && !calls.iter().any(|call| call.op == Op::Remove) {
-                    return Err("nobody has removed the app, and it is gone".to_string());
-                }
+            Some((Answer::Absent, _))
+                if newest.is_some() && !calls.iter().any(|call| call.op == Op::Remove) =>
+            {
+                return Err("nobody has removed the app, and it is gone".to_string());
             }
             _ => {}
         }
@@ -175,9 +175,11 @@ fn found(tag: u32, version: Version) -> Answer {
     Answer::Found(wish, version)
 }
 
-/// Calls with when they were asked and answered.
-fn holds(calls: &[(Op, usize, Option<(Answer, usize)>)]) -> bool {
-    let call = |(op, asked, answer): &(Op, usize, Option<(Answer, usize)>)| Call {
+/// What was asked and when, what was answered and when.
+type Line = (Op, usize, Option<(Answer, usize)>);
+
+fn holds(calls: &[Line]) -> bool {
+    let call = |(op, asked, answer): &Line| Call {
         op: *op,
         asked: *asked,
         answer: *answer,
