@@ -748,7 +748,7 @@ mod tests {
             Err(error) => assert!(error.to_string().contains("is damaged"), "{what}: {error}"),
         };
         // The name of the node is not signed; the disk knows it too.
-        let at_name = 2;
+        let at_name = 4;
         for name in ["node.key", "admission"] {
             let whole = std::fs::read(path(name)).unwrap();
             for at in (0..whole.len()).filter(|at| name == "node.key" || *at != at_name) {
