@@ -354,6 +354,18 @@ impl Kernel {
         true
     }
 
+    /// The same for another node. Its word can overtake its question.
+    pub(super) fn abandon_question(&mut self, node: NodeId, question: u64) {
+        let origin = Origin::Peer { node, question };
+        self.pending.close(origin);
+        if !self.abandon(origin) {
+            if self.overtaken.len() >= OVERTAKEN_MAX {
+                self.overtaken.pop_front();
+            }
+            self.overtaken.push_back((node, question));
+        }
+    }
+
     /// This daemon ends, and its next life will not know what it was asked: whoever handed a call
     /// on hears so at once, instead of waiting for the deadline.
     pub(super) fn refuse_open_calls(&mut self) {
@@ -377,18 +389,6 @@ impl Kernel {
                 origin,
                 Err(problem.remedy("look with `welkin ps`, and ask again")),
             );
-        }
-    }
-
-    /// The same for another node. Its word can overtake its question.
-    pub(super) fn abandon_question(&mut self, node: NodeId, question: u64) {
-        let origin = Origin::Peer { node, question };
-        self.pending.close(origin);
-        if !self.abandon(origin) {
-            if self.overtaken.len() >= OVERTAKEN_MAX {
-                self.overtaken.pop_front();
-            }
-            self.overtaken.push_back((node, question));
         }
     }
 }

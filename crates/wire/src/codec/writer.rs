@@ -53,10 +53,6 @@ pub(super) struct Growing<'a> {
 }
 
 impl Growing<'_> {
-    fn field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        value.serialize(&mut *self.writer)
-    }
-
     fn finish(self) {
         let Self { writer, start } = self;
         let length = writer.bytes.len().saturating_sub(start).saturating_sub(1);
@@ -209,49 +205,30 @@ impl<'a> ser::Serializer for &'a mut Writer {
     }
 }
 
-impl ser::SerializeSeq for &mut Writer {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        value.serialize(&mut **self)
-    }
-    fn end(self) -> Result<(), Fault> {
-        Ok(())
-    }
+/// Elements one after the other, with nothing between.
+macro_rules! elements {
+    ($($trait:ident :: $element:ident),*) => {
+        $(
+            impl ser::$trait for &mut Writer {
+                type Ok = ();
+                type Error = Fault;
+                fn $element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+                    value.serialize(&mut **self)
+                }
+                fn end(self) -> Result<(), Fault> {
+                    Ok(())
+                }
+            }
+        )*
+    };
 }
 
-impl ser::SerializeTuple for &mut Writer {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        value.serialize(&mut **self)
-    }
-    fn end(self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
-
-impl ser::SerializeTupleStruct for &mut Writer {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        value.serialize(&mut **self)
-    }
-    fn end(self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
-
-impl ser::SerializeTupleVariant for &mut Writer {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        value.serialize(&mut **self)
-    }
-    fn end(self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
+elements!(
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field
+);
 
 impl ser::SerializeMap for &mut Writer {
     type Ok = ();
@@ -267,40 +244,30 @@ impl ser::SerializeMap for &mut Writer {
     }
 }
 
-impl ser::SerializeStruct for Growing<'_> {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), Fault> {
-        self.field(value)
-    }
-    fn skip_field(&mut self, _name: &'static str) -> Result<(), Fault> {
-        Err(Fault::FORMLESS)
-    }
-    fn end(self) -> Result<(), Fault> {
-        self.finish();
-        Ok(())
-    }
+/// Named fields, after their length.
+macro_rules! fields {
+    ($($trait:ident),*) => {
+        $(
+            impl ser::$trait for Growing<'_> {
+                type Ok = ();
+                type Error = Fault;
+                fn serialize_field<T: Serialize + ?Sized>(
+                    &mut self,
+                    _name: &'static str,
+                    value: &T,
+                ) -> Result<(), Fault> {
+                    value.serialize(&mut *self.writer)
+                }
+                fn skip_field(&mut self, _name: &'static str) -> Result<(), Fault> {
+                    Err(Fault::FORMLESS)
+                }
+                fn end(self) -> Result<(), Fault> {
+                    self.finish();
+                    Ok(())
+                }
+            }
+        )*
+    };
 }
 
-impl ser::SerializeStructVariant for Growing<'_> {
-    type Ok = ();
-    type Error = Fault;
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), Fault> {
-        self.field(value)
-    }
-    fn skip_field(&mut self, _name: &'static str) -> Result<(), Fault> {
-        Err(Fault::FORMLESS)
-    }
-    fn end(self) -> Result<(), Fault> {
-        self.finish();
-        Ok(())
-    }
-}
+fields!(SerializeStruct, SerializeStructVariant);
