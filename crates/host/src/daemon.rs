@@ -695,8 +695,11 @@ impl World {
         self.heartbeat.beat();
         let due = self.kernel.poll_timeout();
         let wait = due.map(|due| self.until(due));
-        // Not left to the select: a stream of inputs that never ends would put the time off.
+        // Not left to the select: a stream of inputs that never ends would put the time off. But what
+        // has arrived by now comes first: on a machine that stalls, answers are not late because
+        // this node is.
         if wait.is_some_and(|wait| wait.is_zero()) {
+            self.tell_arrived().await?;
             return self.tick(due).await;
         }
         tokio::select! {
@@ -704,10 +707,7 @@ impl World {
             Some(answer) = self.answers.recv() => self.tell(answer).await?,
             Some(input) = self.inputs.recv() => {
                 self.tell(input).await?;
-                for _ in 0..BURST {
-                    let Ok(input) = self.inputs.try_recv() else { break };
-                    self.tell(input).await?;
-                }
+                self.tell_arrived().await?;
                 // Inputs that never end must not keep joins and streams waiting for ever.
                 if let Ok(arrival) = self.arrivals.try_recv() {
                     self.welcome(arrival).await?;
@@ -717,6 +717,17 @@ impl World {
             () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                 self.tick(due).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel what is there already, as far as it does not keep coming.
+    async fn tell_arrived(&mut self) -> Result<(), Halted> {
+        for _ in 0..BURST {
+            let Ok(input) = self.inputs.try_recv() else {
+                break;
+            };
+            self.tell(input).await?;
         }
         Ok(())
     }

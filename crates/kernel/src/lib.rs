@@ -32,6 +32,8 @@ mod membership;
 mod objects;
 mod order;
 mod outbox;
+mod pacing;
+mod patience;
 mod placement;
 mod questions;
 mod register;

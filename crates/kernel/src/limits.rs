@@ -67,6 +67,10 @@ pub const NODES_MAX: usize = 4_096;
 /// Slots of one app that are placed at the same time: an app of thousands must not take all
 /// questions and leases.
 pub const PLACINGS_MAX: usize = 256;
+/// And no more for each node that could take them: a machine starts a hundred programs a second, or
+/// twenty when it is busy. What it has not begun within [`ASK_DEADLINE`] would be placed again
+/// elsewhere, and so run twice on a cloud that is too busy already.
+pub const PLACINGS_PER_NODE: usize = 16;
 /// Records of removed apps on a node; beyond, the oldest are dropped before their time, so that apps
 /// that come and go leave room for those that stay.
 pub const TOMBSTONES_MAX: usize = RECORDS_MAX / 4;

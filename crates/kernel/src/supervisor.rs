@@ -99,6 +99,27 @@ pub(crate) enum Step {
     Forget,
 }
 
+/// The objects of an app, each slot's together, so that an app of thousands is gone through once.
+#[derive(Debug)]
+pub(crate) struct BySlot<'a>(Vec<&'a ObjectFacts>);
+
+impl<'a> BySlot<'a> {
+    pub(crate) fn of(objects: &'a [ObjectFacts]) -> Self {
+        let mut by_slot: Vec<&ObjectFacts> = objects.iter().collect();
+        // Records keep them in this order; then it takes one look at each.
+        by_slot.sort_by_key(|it| it.index);
+        Self(by_slot)
+    }
+
+    /// Those of one slot, in the order in which the record has them.
+    pub(crate) fn get(&self, index: u32) -> &[&'a ObjectFacts] {
+        let from = self.0.partition_point(|it| it.index < index);
+        let rest = self.0.get(from..).unwrap_or_default();
+        let count = rest.partition_point(|it| it.index == index);
+        rest.get(..count).unwrap_or_default()
+    }
+}
+
 /// What must be done for `record`.
 pub(crate) fn plan(
     record: &AppRecord,
@@ -130,13 +151,10 @@ pub(crate) fn plan(
         steps.extend(record.objects.iter().filter(runs).map(stop));
         return steps;
     }
+    let by_slot = BySlot::of(&record.objects);
     for index in 0..spec.replicas {
-        let slot: Vec<&ObjectFacts> = record
-            .objects
-            .iter()
-            .filter(|it| it.index == index)
-            .collect();
-        plan_slot(record, index, &slot, &reach, known, &mut steps);
+        let slot = by_slot.get(index);
+        plan_slot(record, index, slot, &reach, known, &mut steps);
     }
     let beyond = |it: &&ObjectFacts| it.index >= spec.replicas && is_reachable(reach(it.node));
     steps.extend(
@@ -293,13 +311,10 @@ fn slots(
     if !is_updating(record, reach) {
         return None;
     }
+    let by_slot = BySlot::of(&record.objects);
     let slot = |index| {
-        let slot: Vec<&ObjectFacts> = record
-            .objects
-            .iter()
-            .filter(|it| it.index == index)
-            .collect();
-        slot_of(&record.wanted, spec, index, &slot, reach, known)
+        let slot = by_slot.get(index);
+        slot_of(&record.wanted, spec, index, slot, reach, known)
     };
     Some((0..spec.replicas).map(slot).collect())
 }

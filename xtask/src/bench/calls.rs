@@ -14,12 +14,12 @@ use super::{Figure, now, rest};
 
 const OBJECTS: u32 = 100;
 /// Callers who ask again as soon as they have an answer.
-const EAGER_CALLERS: u32 = 64;
+const EAGER_CALLERS: usize = 64;
 const EAGER_FOR: Duration = Duration::from_secs(5);
 const GOAL_PER_SECOND: f64 = 5_000.0;
 /// Callers who ask at fixed times. An answer is late by what has passed since its call was due, so
 /// that calls that could not be made because one before was late count as well.
-const STEADY_CALLERS: u32 = 8;
+const STEADY_CALLERS: usize = 8;
 const STEADY_PERIOD: Duration = Duration::from_millis(40);
 /// How long nothing happens before the first change and after the last.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -33,22 +33,31 @@ pub(super) fn measure(runs: usize) -> Vec<Figure> {
     let rates = Figure::new("app/list, 100 objects, 64 callers, one node", "/s", rates);
     let fast = rates.median() >= GOAL_PER_SECOND;
     let mut figures = vec![rates.goal(format!("{GOAL_PER_SECOND} a second"), fast)];
+    let mut waits = Vec::new();
     let mut latenesses = [const { Vec::new() }; 2];
     for _ in 0..runs {
+        waits.push(eager_while_nodes_change());
         let run = steady(["node/list", "app/list"]);
         for (all, one) in latenesses.iter_mut().zip(run) {
             all.push(one);
         }
     }
+    let waits = Figure::new(
+        "p99 of app/list, 64 callers, one joins and one dies",
+        "ms",
+        waits,
+    );
+    let in_time = waits.median() <= GOAL_MS;
+    figures.push(waits.goal(format!("{GOAL_MS} ms"), in_time));
     let [alone, all] = latenesses;
-    for (what, samples) in [
-        ("p99 of node/list while one joins and one dies", alone),
-        ("p99 of app/list while one joins and one dies", all),
-    ] {
-        let figure = Figure::new(what, "ms", samples);
-        let in_time = figure.median() <= GOAL_MS;
-        figures.push(figure.goal(format!("{GOAL_MS} ms"), in_time));
-    }
+    let alone = Figure::new("p99 lateness of node/list meanwhile, steady", "ms", alone);
+    let in_time = alone.median() <= GOAL_MS;
+    figures.push(alone.goal(format!("{GOAL_MS} ms"), in_time));
+    figures.push(Figure::new(
+        "p99 lateness of app/list meanwhile, steady",
+        "ms",
+        all,
+    ));
     figures
 }
 
@@ -85,20 +94,62 @@ fn eager(runs: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The 99th percentile of the lateness of each call, in milliseconds, at the first of three nodes
-/// while a fourth joins and then another loses its power.
+/// The 99th percentile of how long a call took, in milliseconds, when each caller asks again as soon
+/// as it has an answer.
+fn eager_while_nodes_change() -> f64 {
+    let [samples] = while_nodes_change(["app/list"], EAGER_CALLERS, |caller, samples, is_over| {
+        while !is_over() {
+            let asked = now();
+            caller.call();
+            samples.push(asked.elapsed().as_secs_f64() * 1e3);
+        }
+    });
+    p99(samples)
+}
+
+/// The 99th percentile of the lateness of each call, in milliseconds, when each is made at its time.
 fn steady(calls: [&str; 2]) -> [f64; 2] {
+    let samples = while_nodes_change(calls, STEADY_CALLERS, |caller, samples, is_over| {
+        let mut due = now();
+        while !is_over() {
+            caller.call();
+            samples.push(due.elapsed().as_secs_f64() * 1e3);
+            due += STEADY_PERIOD;
+            rest(due.saturating_duration_since(now()));
+        }
+    });
+    samples.map(p99)
+}
+
+fn p99(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() * 99 / 100]
+}
+
+/// What so many callers of each of the calls have measured at the first of three nodes, while a
+/// fourth joins and then another loses its power.
+fn while_nodes_change<const KINDS: usize>(
+    calls: [&str; KINDS],
+    callers_each: usize,
+    ask: impl Fn(&mut Caller, &mut Vec<f64>, &dyn Fn() -> bool) + Sync,
+) -> [Vec<f64>; KINDS] {
     let cloud = LoopbackCloud::strangers(4, None);
     cloud.found(3);
     let _name = cloud.welkin(0, &app()).ok();
     let socket = cloud.state_dir(0).join("welkin.sock");
     let is_over = AtomicBool::new(false);
-    let latenesses = thread::scope(|scope| {
-        let callers = calls.map(|call| {
-            let ask = || ask_steadily(&socket, call, &is_over);
-            let callers: Vec<_> = (0..STEADY_CALLERS).map(|_| scope.spawn(ask)).collect();
-            callers
+    let ask = |call: &str| {
+        let mut caller = Caller::new(&socket, call);
+        let mut samples = Vec::new();
+        ask(&mut caller, &mut samples, &|| {
+            is_over.load(Ordering::Relaxed)
         });
+        samples
+    };
+    let samples = thread::scope(|scope| {
+        let ask = &ask;
+        let begin = |call| (0..callers_each).map(move |_| scope.spawn(move || ask(call)));
+        let callers = calls.map(|call| begin(call).collect::<Vec<_>>());
         rest(MARGIN);
         cloud.join(3);
         cloud.kill(2);
@@ -110,30 +161,13 @@ fn steady(calls: [&str; 2]) -> [f64; 2] {
         callers.map(|callers| {
             let all = callers.into_iter();
             all.flat_map(|caller| caller.join().expect("it was answered"))
-                .collect::<Vec<f64>>()
+                .collect()
         })
     });
     // It takes away what its objects have left behind.
     let _back = cloud.welkin(2, "up").ok();
     let _removed = cloud.welkin(0, "rm -f app").ok();
     cloud.await_no_objects(2);
-    latenesses.map(|mut samples| {
-        samples.sort_by(f64::total_cmp);
-        samples[samples.len() * 99 / 100]
-    })
-}
-
-/// How late each answer was, in milliseconds.
-fn ask_steadily(socket: &Path, call: &str, is_over: &AtomicBool) -> Vec<f64> {
-    let mut caller = Caller::new(socket, call);
-    let mut samples = Vec::new();
-    let mut due = now();
-    while !is_over.load(Ordering::Relaxed) {
-        caller.call();
-        samples.push(due.elapsed().as_secs_f64() * 1e3);
-        due += STEADY_PERIOD;
-        rest(due.saturating_duration_since(now()));
-    }
     samples
 }
 

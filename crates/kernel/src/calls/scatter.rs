@@ -16,7 +16,9 @@ use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter};
 use super::no_such_app;
 use crate::directory;
 use crate::hub::{Kernel, Origin, Task};
+use crate::instant::Instant;
 use crate::limits::{GUARDIANS, SCATTER_DEADLINE};
+use crate::patience::Manner;
 
 /// A call that waits for many nodes.
 #[derive(Debug)]
@@ -65,6 +67,44 @@ impl Kernel {
         nodes: &[NodeId],
         asks: &[Ask],
     ) {
+        let deadline = self.now + SCATTER_DEADLINE;
+        let nodes = nodes.iter().map(|node| (*node, deadline)).collect();
+        self.scatter_until(origin, purpose, nodes, BTreeSet::new(), asks);
+    }
+
+    /// The same to all who can be reached, waiting for each no longer than it has deserved: the
+    /// answer names who was late.
+    fn scatter_for_reading(&mut self, origin: Origin, purpose: Purpose, asks: &[Ask]) {
+        let (mut nodes, mut late) = (Vec::new(), BTreeSet::new());
+        for node in self.reachable() {
+            if node == self.me {
+                nodes.push((node, self.now + SCATTER_DEADLINE));
+                continue;
+            }
+            match self.patience.ask(self.now, node, SCATTER_DEADLINE) {
+                Manner::Until(deadline) => nodes.push((node, deadline)),
+                Manner::Aside => {
+                    late.insert(node);
+                    for ask in asks {
+                        self.ask(node, ask.clone(), Task::Forget);
+                    }
+                }
+                Manner::Not => {
+                    late.insert(node);
+                }
+            }
+        }
+        self.scatter_until(origin, purpose, nodes, late, asks);
+    }
+
+    fn scatter_until(
+        &mut self,
+        origin: Origin,
+        purpose: Purpose,
+        nodes: Vec<(NodeId, Instant)>,
+        unanswered: BTreeSet<NodeId>,
+        asks: &[Ask],
+    ) {
         let number = self.next_task();
         let scatter = Scatter {
             origin,
@@ -74,13 +114,12 @@ impl Kernel {
             apps: Vec::new(),
             stats: Vec::new(),
             records: Vec::new(),
-            unanswered: BTreeSet::new(),
+            unanswered,
         };
         self.scatters.insert(number, scatter);
-        let deadline = self.now + SCATTER_DEADLINE;
-        for node in nodes {
+        for (node, deadline) in nodes {
             for ask in asks {
-                self.ask_until(*node, ask.clone(), Task::Scatter(number), deadline);
+                self.ask_until(node, ask.clone(), Task::Scatter(number), deadline);
             }
         }
         // The one more: so that it ends even when there is nobody to ask.
@@ -203,16 +242,14 @@ impl Kernel {
             },
             Ask::Apps,
         ];
-        let nodes = self.reachable();
-        self.scatter(origin, Purpose::AppList(list), &nodes, &asks);
+        self.scatter_for_reading(origin, Purpose::AppList(list), &asks);
     }
 
     pub(super) fn stats(&mut self, origin: Origin, stats: Stats) {
         let asks = [Ask::Usage {
             filter: ObjectFilter::Every,
         }];
-        let nodes = self.reachable();
-        self.scatter(origin, Purpose::Stats(stats), &nodes, &asks);
+        self.scatter_for_reading(origin, Purpose::Stats(stats), &asks);
     }
 
     pub(super) fn find_prefix(&mut self, origin: Origin, request: Request, prefix: String) {

@@ -1,36 +1,29 @@
-//! Which apps this node answers for: their records, copies of them on the other guardians, what
-//! hosts report, and the steps that supervision plans.
+//! The apps that this node answers for: what hosts report of them, and the steps that supervision
+//! plans.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use wire::call::{Problem, ProblemCode, Request};
-use wire::disk::Table;
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::id::{AppId, NodeId, ObjectId, Version};
 use wire::peer::{Answer, AppBrief, AppRecord, Ask, ObjectFilter, ObjectReport, Wanted};
 use wire::spec::Restart;
 use wire::tenancy::SeatAnswer;
 
-use super::region::SETTLE;
 use super::waiting::WAIT_PAUSE;
 use super::{Kernel, Task};
 use crate::alarm::Alarm;
 use crate::directory::{self, Joined};
 use crate::instant::Instant;
 use crate::limits::{
-    ENDED_TERM, GUARDIAN_WRITES, LINGER_TERM, PLACINGS_MAX, RUN_DEADLINE, SURPLUS_MAX,
-    TOMBSTONE_TERM, TOMBSTONES_MAX,
+    ENDED_TERM, LINGER_TERM, PLACINGS_MAX, PLACINGS_PER_NODE, RUN_DEADLINE, SURPLUS_MAX,
 };
 use crate::order::Inquiry;
 use crate::supervisor::{self, Step};
 
-/// How long a node keeps a record that it need not: until all others have noticed that, and will
-/// bring it again when this node is a guardian again.
-const SPARE_TERM: Duration = Duration::from_secs(30);
 /// A host that has not spoken of an object for so long, though it can be reached, is asked.
 const SILENCE: Duration = Duration::from_secs(15);
 /// What a host is asked to do with an object.
@@ -47,120 +40,6 @@ pub(crate) enum Wish {
 }
 
 impl Kernel {
-    /// Writes a record that this node, as its supervisor, has changed, and copies it.
-    pub(crate) fn save_record(&mut self, app: AppId) {
-        let version = self.tick();
-        if let Some(record) = self.directory.get_mut(app) {
-            record.version = version;
-        }
-        self.keep_record(app);
-        self.copy_record(app);
-        self.supervision.touch(app);
-    }
-
-    /// Makes this node's copy durable.
-    pub(super) fn keep_record(&mut self, app: AppId) {
-        self.directory.trim(app);
-        if let Some(record) = self.directory.get(app).cloned() {
-            self.write_sealed(Table::Records, &app.0, &record);
-            self.directory
-                .note_copy(app, self.me, (record.version, record.wanted.version));
-        }
-    }
-
-    /// Sends a record to the guardians that lack it.
-    fn copy_record(&mut self, app: AppId) {
-        let guardians = directory::guardians(app, self.lasting());
-        let lacking = self.directory.lacking(app, &guardians);
-        let Some(record) = self.directory.get(app).cloned() else {
-            return;
-        };
-        let versions = (record.version, record.wanted.version);
-        for node in lacking {
-            if node != self.me && self.is_reachable(node) {
-                let task = Task::Store { app, versions };
-                self.ask(node, Ask::StoreRecord(Box::new(record.clone())), task);
-            }
-        }
-    }
-
-    /// Copies every record to guardians that lack it.
-    pub(super) fn spread_records(&mut self) {
-        let apps: Vec<AppId> = self.directory.iter().map(|record| record.app).collect();
-        for app in apps {
-            // Whoever is no guardian may drop its copy.
-            let guardians = directory::guardians(app, self.lasting());
-            self.directory.forget_copies_but(app, &guardians);
-            self.copy_record(app);
-        }
-    }
-
-    pub(super) fn store_record(
-        &mut self,
-        from: NodeId,
-        record: AppRecord,
-    ) -> Result<Answer, Problem> {
-        let app = record.app;
-        let versions = (record.version, record.wanted.version);
-        let (code, detail) = match self.take_record(record) {
-            Joined::Changed | Joined::Same => {
-                self.directory.note_copy(app, from, versions);
-                let mine = self.directory.get(app);
-                let newer = mine.filter(|it| (it.version, it.wanted.version) != versions);
-                return Ok(newer.map_or(Answer::Done, |it| {
-                    Answer::Record(Some(Box::new(it.clone())))
-                }));
-            }
-            Joined::Full => (ProblemCode::Busy, "the node keeps no more records"),
-            Joined::Refused => (ProblemCode::Invalid, "the record cannot be right"),
-        };
-        Err(Problem::new(code, detail))
-    }
-
-    /// Joins what another node keeps with what this node keeps, for good.
-    pub(crate) fn take_record(&mut self, mut record: AppRecord) -> Joined {
-        let app = record.app;
-        if let Err(unfit) = self.check_record(&record) {
-            self.alarm(
-                unfit.alarm,
-                alloc::format!("{}: {}", app.short(), unfit.why),
-            );
-            return Joined::Refused;
-        }
-        self.observe(record.version.max(record.wanted.version));
-        self.prefer_newer_app(&mut record);
-        // Whoever hears of an app for the first time while others are still to be heard may not be
-        // the one who supervises it, and does not know all of it.
-        let is_news = self.directory.get(app).is_none();
-        if is_news && self.is_unsettled(app) {
-            self.unsettled.insert(app, self.now + SETTLE);
-        }
-        let joined = self.directory.join(record);
-        if joined == Joined::Changed {
-            self.keep_record(app);
-            self.supervision.touch(app);
-        }
-        joined
-    }
-
-    /// A node that was away may have changed an app whose name others had given to a newer app by
-    /// then. The newer app stays: it is wished anew, so that the newest wish is about it.
-    fn prefer_newer_app(&mut self, record: &mut AppRecord) {
-        let Some(mine) = self.directory.get(record.app).map(|it| it.wanted.clone()) else {
-            return;
-        };
-        let theirs = &record.wanted;
-        let crosses = mine.born != theirs.born
-            && (mine.born < theirs.born) != (mine.version < theirs.version);
-        // A removal is about whatever has the name.
-        if crosses && mine.spec.is_some() && theirs.spec.is_some() {
-            if mine.born > theirs.born {
-                record.wanted = mine;
-            }
-            record.wanted.version = self.tick();
-        }
-    }
-
     pub(crate) fn local_apps(&self) -> Vec<AppBrief> {
         let mine = self.directory.iter().filter(|record| {
             record.wanted.spec.is_some() && self.supervisor_of(record.app) == self.me
@@ -209,7 +88,7 @@ impl Kernel {
             }
         }
         for app in changed {
-            self.save_record(app);
+            self.save_heard(app);
         }
     }
 
@@ -318,10 +197,26 @@ impl Kernel {
         // Whoever does not know all of an app yet does nothing about it.
         if !self.unsettled.contains_key(&app) {
             let steps = self.plan(app);
+            let placings_max = self.placings_max(app);
             for step in self.heed_order(app, steps) {
-                self.carry_out(app, step);
+                let is_placing = matches!(step, Step::Place { .. });
+                if !is_placing || self.supervision.placing_count(app) < placings_max {
+                    self.carry_out(app, step);
+                }
             }
         }
+    }
+
+    /// How many slots of an app may be placed at a time. Those that are to be spread are placed one
+    /// after the other: each must know where the others went.
+    fn placings_max(&self, app: AppId) -> usize {
+        let record = self.directory.get(app);
+        let spec = record.and_then(|it| it.wanted.spec.as_ref());
+        if spec.is_some_and(|spec| spec.placement.spread) {
+            return 1;
+        }
+        let by_nodes = self.reachable().len().saturating_mul(PLACINGS_PER_NODE);
+        by_nodes.clamp(PLACINGS_PER_NODE, PLACINGS_MAX)
     }
 
     fn plan(&self, app: AppId) -> Vec<Step> {
@@ -352,19 +247,7 @@ impl Kernel {
 
     fn carry_out(&mut self, app: AppId, step: Step) {
         match step {
-            Step::Place { index } => {
-                // Those that are to be spread are placed one after the other: each must know where
-                // the others went.
-                let spec = self
-                    .directory
-                    .get(app)
-                    .and_then(|it| it.wanted.spec.as_ref());
-                let spreads = spec.is_some_and(|spec| spec.placement.spread);
-                let placings_max = if spreads { 1 } else { PLACINGS_MAX };
-                if self.supervision.placing_count(app) < placings_max {
-                    self.place(app, index);
-                }
-            }
+            Step::Place { index } => self.place(app, index),
             Step::Retire { object, node, why } => {
                 let is_news = !self.is_stopping(app, object);
                 if self.ask_host(app, (object, node), Wish::Remove, None) && is_news {
@@ -552,7 +435,7 @@ impl Kernel {
                         removed: false,
                     };
                     if self.take_report(report) {
-                        self.save_record(app);
+                        self.save_heard(app);
                     }
                 }
             }
@@ -638,17 +521,6 @@ impl Kernel {
         self.supervision.start_afresh(app);
         self.lingering.remove(&app);
         self.save_record(app);
-    }
-
-    /// Whether as many guardians have the newest version as a promise needs.
-    pub(super) fn is_safe(&self, app: AppId) -> bool {
-        let guardians = directory::guardians(app, self.lasting());
-        let up = guardians
-            .iter()
-            .filter(|node| self.is_reachable(**node) && !self.measurement.is_impaired(**node))
-            .count();
-        let lacking = self.directory.lacking(app, &guardians).len();
-        guardians.len() - lacking >= GUARDIAN_WRITES.min(up)
     }
 
     /// Hosts speak of all of their objects again and again. An object that its host does not speak
@@ -742,50 +614,6 @@ impl Kernel {
         self.renew_seats();
         self.drop_spare_records();
         self.forget_ended_apps();
-    }
-
-    /// Drops records that others keep, and tombstones whose time is over.
-    fn drop_spare_records(&mut self) {
-        let wall = self.wall();
-        let mut spare = BTreeMap::new();
-        let mut drop = Vec::new();
-        for record in self.directory.iter() {
-            let app = record.app;
-            let newest = record.version.max(record.wanted.version);
-            let age_ms = wall.0.saturating_sub(newest.millis);
-            let is_old = u128::from(age_ms) > TOMBSTONE_TERM.as_millis();
-            if is_old && record.wanted.spec.is_none() {
-                drop.push(app);
-            } else if self.is_spare(app) {
-                let since = self.spare_since.get(&app).copied().unwrap_or(self.now);
-                if since + SPARE_TERM <= self.now {
-                    drop.push(app);
-                } else {
-                    spare.insert(app, since);
-                }
-            }
-        }
-        self.spare_since = spare;
-        let is_held = |app| {
-            let guardians = directory::guardians(app, self.lasting());
-            self.directory.lacking(app, &guardians).is_empty()
-        };
-        drop.extend(self.directory.spare_tombstones(TOMBSTONES_MAX, is_held));
-        for app in drop {
-            self.leave_seats_of(|of, _| of == app);
-            self.directory.remove(app);
-            self.write(Table::Records, &app.0, None);
-        }
-    }
-
-    /// Whether all who should have the record of an app, and this node need not.
-    fn is_spare(&self, app: AppId) -> bool {
-        let guardians = directory::guardians(app, self.lasting());
-        !guardians.contains(&self.me)
-            && !self.votes_on(app)
-            && self.supervisor_of(app) != self.me
-            && self.waiters.iter().all(|it| it.app != app)
-            && self.directory.lacking(app, &guardians).is_empty()
     }
 
     /// Forgets apps that ended long ago and are not started again.

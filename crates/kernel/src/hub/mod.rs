@@ -14,6 +14,7 @@ mod once;
 mod ordering;
 mod pending;
 mod placing;
+mod records;
 mod region;
 mod versions;
 mod waiting;
@@ -49,6 +50,8 @@ use crate::membership::{BOOTS_RESERVED, Membership};
 use crate::objects::Objects;
 use crate::order::{Inquiry, Order};
 use crate::outbox::{Basis, Outbox};
+use crate::pacing::Pacing;
+use crate::patience::Patience;
 use crate::questions::{Questions, Returned};
 use crate::supervisor::Supervision;
 use crate::twice::Twice;
@@ -99,6 +102,10 @@ pub struct Kernel {
     probing: Probing,
     pub(crate) supervision: Supervision,
     pub(crate) order: Order,
+    /// When records are written.
+    pacing: Pacing,
+    /// What nodes owe to those who read.
+    pub(crate) patience: Patience,
     /// Rounds of questions about apps that others wait for.
     inquiries: BTreeMap<u64, (Inquiry, Purpose)>,
     pub(crate) questions: Questions<Task>,
@@ -219,10 +226,7 @@ impl Kernel {
         let restored = Restored::read(core::mem::take(&mut config.stored), &mut damaged);
         let first_boot = restored.node.as_ref().map_or(0, |node| node.boot_reserved);
         let own = own_facts(&config, restored.node.as_ref(), first_boot);
-        let mut auth = Auth::new(config.cloud);
-        for statement in restored.statements.iter().chain(&config.statements) {
-            auth.learn(statement);
-        }
+        let auth = own_auth(&config, &restored);
         let me = config.node.short_id();
         let roster = auth.members().map(|node| node.short_id());
         let membership = Membership::new(now, me, first_boot, roster, rng.random());
@@ -246,6 +250,8 @@ impl Kernel {
             probing: Probing::default(),
             supervision: Supervision::default(),
             order: Order::default(),
+            pacing: Pacing::default(),
+            patience: Patience::default(),
             inquiries: BTreeMap::new(),
             questions: Questions::new(rng.random()),
             returned: Returned::default(),
@@ -390,6 +396,7 @@ impl Kernel {
         for app in self.order.handle_timeout(self.now) {
             self.supervision.touch(app);
         }
+        self.save_due();
         for (node, task) in self.questions.expire(self.now) {
             self.handle_silence(node, task);
         }
@@ -443,6 +450,7 @@ impl Kernel {
             self.once.tenures.poll_timeout(),
             self.supervision.poll_timeout(),
             self.order.poll_timeout(),
+            self.pacing.poll_timeout(),
             self.questions.poll_timeout(),
             self.returned.poll_timeout(),
             self.waiters.iter().map(|waiter| waiter.deadline).min(),
@@ -465,6 +473,7 @@ impl Kernel {
     pub fn unfinished(&self) -> Vec<&'static str> {
         let all = [
             (!self.waiters.is_empty(), "calls that wait"),
+            (!self.pacing.is_empty(), "records to be written"),
             (!self.pending.is_empty(), "calls that change something"),
             (!self.placings.is_empty(), "placings"),
             (!self.scatters.is_empty(), "scattered questions"),
@@ -789,6 +798,15 @@ impl Restored {
         }
         it
     }
+}
+
+/// What the node knows of who belongs to the cloud when it begins.
+fn own_auth(config: &Config, restored: &Restored) -> Auth {
+    let mut auth = Auth::new(config.cloud);
+    for statement in restored.statements.iter().chain(&config.statements) {
+        auth.learn(statement);
+    }
+    auth
 }
 
 fn own_facts(config: &Config, stored: Option<&NodeState>, boot: u32) -> NodeFacts {

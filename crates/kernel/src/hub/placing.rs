@@ -393,7 +393,7 @@ impl Kernel {
                         .sort_by_key(|it| (it.index, it.created, it.object));
                 }
                 self.supervision.placed(app, index);
-                self.save_record(app);
+                self.save_heard(app);
             }
             Ok(_) | Err(_) => {
                 let why = answer

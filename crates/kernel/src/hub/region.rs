@@ -117,6 +117,7 @@ impl Kernel {
     }
 
     fn node_lost(&mut self, node: NodeId) {
+        self.patience.forget(node);
         self.directory.forget_copies_of(node);
         for task in self.questions.close_all_to(node) {
             self.handle_silence(node, task);
@@ -290,6 +291,12 @@ impl Kernel {
                     let by = Duration::from_millis(by_ms.into()).min(GRACE_MAX);
                     let deadline = self.now + CALL_DEADLINE + HANDOVER + by;
                     return self.questions.extend(question, from, deadline);
+                }
+                if matches!(
+                    *answer,
+                    Ok(Answer::Objects(_) | Answer::Apps(_) | Answer::Usage(_))
+                ) {
+                    self.patience.answered(self.now, from);
                 }
                 if let Some(task) = self.questions.close(question, from) {
                     self.handle_answer(from, task, *answer);

@@ -25,7 +25,7 @@ use crate::calls::{Effect, Scatter, name_taken};
 use crate::instant::Instant;
 use crate::limits::RUN_DEADLINE;
 use crate::order::{self, Inquiry};
-use crate::supervisor::Trouble;
+use crate::supervisor::{BySlot, Trouble};
 
 /// How many questions are remembered that were abandoned before they came.
 const OVERTAKEN_MAX: usize = 256;
@@ -205,8 +205,9 @@ impl Kernel {
             return (is_known && self.is_safe(record.app)).then(|| Ok(by.response(started)));
         }
         let mut objects = Vec::new();
+        let by_slot = BySlot::of(&record.objects);
         for index in 0..spec.replicas {
-            let mut slot = record.objects.iter().filter(|it| it.index == index);
+            let mut slot = by_slot.get(index).iter();
             let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
             let placed = slot.find(|it| {
                 let is_asked = self.asked.contains(&(it.object, Wish::Start));
@@ -219,7 +220,7 @@ impl Kernel {
             {
                 return Some(Err(problem));
             }
-            objects.push(placed.clone());
+            objects.push((*placed).clone());
         }
         let started = Started {
             app: record.app,

@@ -25,7 +25,7 @@
 //! | `forge TICKET as TICKET` | a ticket with another's signature |
 //! | `join NAME with TICKET` | it asks to be admitted |
 //! | `on NAME CALL…` | somebody makes a call there, and waits for the answer |
-//! | `later WORD on NAME CALL…`, `answer WORD` | somebody makes a call, and hears the answer later |
+//! | `later WORD on NAME CALL…`, `answer WORD [within TIME]` | somebody makes a call, and hears the answer later |
 //! | `abandon WORD` | or goes away before it |
 //! | `crash NAME`, `kill NAME`, `start NAME` | its power goes; its daemon is killed; it starts |
 //! | `partition NAME… from NAME…`, `heal` | they do not reach each other; everybody does |

@@ -87,16 +87,20 @@ impl Stage {
             ["join", name, "with", ticket] => self.join(name, ticket),
             ["on", name, call @ ..] => {
                 let call = self.call(name, call)?;
-                Ok(self.answer(call))
+                Ok(self.answer(call, PATIENCE))
             }
             ["later", word, "on", name, call @ ..] => {
                 let call = self.call(name, call)?;
                 self.later.insert((*word).to_string(), call);
                 nothing
             }
-            ["answer", word] => {
+            ["answer", word, within @ ..] => {
+                let within = match within {
+                    ["within", time] => duration(time)?,
+                    _ => PATIENCE,
+                };
                 let call = self.later.remove(*word).ok_or("nobody asked that")?;
-                Ok(self.answer(call))
+                Ok(self.answer(call, within))
             }
             ["abandon", word] => {
                 let call = self.later.remove(*word).ok_or("nobody asked that")?;
@@ -315,9 +319,9 @@ impl Stage {
         Ok(self.world.call(machine, request))
     }
 
-    fn answer(&mut self, call: Call) -> Vec<String> {
+    fn answer(&mut self, call: Call, within: Duration) -> Vec<String> {
         let answered = |world: &World| *world.outcome(call) != Outcome::Open;
-        self.world.pass_until(PATIENCE, answered);
+        self.world.pass_until(within, answered);
         match self.world.outcome(call) {
             Outcome::Open => vec!["no answer".to_string()],
             Outcome::Broken => vec!["broken off".to_string()],
