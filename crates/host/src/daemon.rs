@@ -34,7 +34,7 @@ use std::time::Duration;
 use ed25519_dalek::{Signer, SigningKey};
 use kernel::Kernel;
 use kernel::instant::Instant;
-use kernel::world::{Config, Input, Output, Token};
+use kernel::world::{Config, Ending, Input, Output, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -323,8 +323,14 @@ impl Host {
         tokio::select! {
             () = self.world.run() => tracing::info!("the node was asked to end"),
             () = told => {
-                tracing::info!("the node ends; its objects go on");
-                let _halted = self.world.tell(Input::Ending).await;
+                let ending = if notify::is_machine_stopping().await {
+                    tracing::info!("the node ends with its machine");
+                    Ending::Shutdown
+                } else {
+                    tracing::info!("the node ends; its objects go on");
+                    Ending::Restart
+                };
+                let _halted = self.world.tell(Input::Ending(ending)).await;
             }
         }
         notify::notify(notify::STOPPING);

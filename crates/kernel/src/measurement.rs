@@ -88,7 +88,8 @@ impl Measurement {
             .map_or(Availability::Open, |facts| facts.availability)
     }
 
-    /// Whether a node says that its disk takes no writes: it keeps what it has and supervises nothing.
+    /// Whether a node says that its disk takes no writes, or that its daemon is being restarted: it
+    /// keeps what it has, takes nothing new and supervises nothing.
     pub(crate) fn is_impaired(&self, node: NodeId) -> bool {
         let facts = self.facts.get(&node);
         facts.is_some_and(|facts| facts.labels.contains_key(IMPAIRED))
@@ -104,7 +105,7 @@ impl Measurement {
         labels
     }
 
-    /// This node's disk takes no writes, or takes them again: the facts to be told at once.
+    /// This node can keep nothing new, or can again: the facts to be told at once.
     pub(crate) fn impair(&mut self, now: Instant, is_impaired: bool) -> NodeFacts {
         self.change(now, |facts| {
             if is_impaired {

@@ -85,7 +85,7 @@ mod simulator;
 #[cfg(test)]
 mod tests;
 
-use datagram::{Body, Codec, Datagram, Id, LEFT};
+use datagram::{Body, Codec, Datagram, Id, LEFT, RESTING};
 use detector::{Check, Health, Suspicion};
 use engine::Effects;
 use timers::Timers;
@@ -130,6 +130,9 @@ const SYNC_PAUSE: Duration = Duration::from_secs(2);
 /// How long a member may protest when another node holds it as down, in units of the usual time.
 /// Long, because after a healed cut there are many at once.
 const SYNC_LENIENCE: u32 = 3;
+/// How long a member may stay away that has said that it comes back at once, in units of the usual
+/// time: half a minute, in which a slow machine starts a program from a slow disk.
+const REST_LENIENCE: u32 = 10;
 
 /// What a member is, as seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,12 +504,22 @@ impl Membership {
     }
 
     /// This node stops on purpose: it says so, and then nothing more.
-    pub(crate) fn leave(&mut self, _now: Instant) {
+    pub(crate) fn leave(&mut self) {
+        self.say_last(LEFT, State::Down);
+    }
+
+    /// The process of this node ends and is expected back at once: it says so, and then nothing
+    /// more. Who heard it is in no hurry to hold it as lost.
+    pub(crate) fn rest(&mut self) {
+        self.say_last(RESTING, State::Alive);
+    }
+
+    fn say_last(&mut self, incarnation: u16, state: State) {
         if self.left {
             return;
         }
         let me = *self.foca.identity();
-        let farewell = Member::new(me, LEFT, State::Down);
+        let farewell = Member::new(me, incarnation, state);
         for to in self.some_active(FAREWELLS, |_| true) {
             let updates = [farewell.clone()].into_iter().collect();
             self.send(to, Body::Swim(foca::Message::Gossip, updates));

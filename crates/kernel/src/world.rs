@@ -80,13 +80,22 @@ pub(crate) enum Origin {
     Peer { node: NodeId, question: u64 },
 }
 
+/// Why a daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// To begin again at once, as at an upgrade. Its objects go on meanwhile.
+    Restart,
+    /// Its machine stops, and all that runs there with it.
+    Shutdown,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// The wall clock says this. Every few seconds; it may jump.
     Wall(UnixMillis),
-    /// The daemon ends and its objects go on, as at an upgrade: say what has to be said at once.
-    Ending,
+    /// The daemon ends without being asked to by the cloud: say what has to be said at once.
+    Ending(Ending),
     /// A datagram came from a member.
     Datagram {
         /// The authenticated sender.

@@ -560,7 +560,7 @@ impl Kernel {
             .collect();
         if living.is_empty() || since + LEAVE_TERM + END_TERM <= self.now {
             self.halted = true;
-            self.membership.leave(self.now);
+            self.membership.leave();
             self.halt(origin);
             return true;
         }

@@ -160,6 +160,8 @@ pub struct Kernel {
     /// What this node was before, and is again when it comes back.
     before_leaving: Availability,
     halted: bool,
+    /// The process ends, and the next one goes on.
+    rests: bool,
 }
 
 /// What the answer to a question is for.
@@ -285,6 +287,7 @@ impl Kernel {
             leaving: None,
             before_leaving: Availability::Open,
             halted: false,
+            rests: false,
             rng,
             config,
         };
@@ -334,7 +337,7 @@ impl Kernel {
                 self.wall = (self.now, wall);
                 self.heed_wall();
             }
-            Input::Ending => self.refuse_open_calls(),
+            Input::Ending(ending) => self.end(ending),
             Input::Datagram { from, bytes } => self.handle_datagram(from, &bytes),
             Input::Message { from, bytes } => self.handle_message(from, &bytes),
             Input::Undelivered { to, bytes } => self.handle_undelivered(to, &bytes),
@@ -497,7 +500,7 @@ impl Kernel {
 
     /// Runs what this step has set off until nothing is left, then lets it out.
     fn end_step(&mut self) {
-        self.heed_disk();
+        self.heed_impairment();
         self.give_up_changes();
         let mut turns_left = TURNS_MAX;
         loop {

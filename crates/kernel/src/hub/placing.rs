@@ -83,7 +83,11 @@ impl Kernel {
             .unwrap_or_default();
         let candidate = |node: NodeId| {
             let same_app = company.get(&node).copied().unwrap_or(0);
-            self.candidate(node, same_app, refused.get(&node).cloned())
+            let mut refused = refused.get(&node).cloned();
+            if refused.is_none() && self.measurement.is_impaired(node) {
+                refused = Some("it takes nothing new now".into());
+            }
+            self.candidate(node, same_app, refused)
         };
         self.reachable().into_iter().filter_map(candidate).collect()
     }

@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::membership::{Event, Liveness};
 use crate::supervisor::Reach;
-use crate::world::Output;
+use crate::world::{Ending, Output};
 
 /// How long a supervisor waits after a node came back, before it places objects: the newest
 /// records come with the node.
@@ -611,7 +611,8 @@ impl Kernel {
             statements: Vec::new(),
             facts: [facts].into(),
         };
-        if !self.outbox.is_stuck() || !self.outbox.has_persisted() {
+        let must_wait = !self.outbox.is_stuck() && !self.rests;
+        if must_wait || !self.outbox.has_persisted() {
             return self.spread(&news, None);
         }
         for node in self.some_reachable(None) {
@@ -620,13 +621,27 @@ impl Kernel {
     }
 
     /// While the disk takes no writes, others supervise what this node would: whatever is decided
-    /// here could not be kept.
-    pub(super) fn heed_disk(&mut self) {
-        let is_stuck = self.outbox.is_stuck();
-        if is_stuck != self.measurement.is_impaired(self.me) {
-            let facts = self.measurement.impair(self.now, is_stuck);
+    /// here could not be kept. The same while the daemon is restarted: nobody would be there to
+    /// decide.
+    pub(super) fn heed_impairment(&mut self) {
+        let is_impaired = self.outbox.is_stuck() || self.rests;
+        if is_impaired != self.measurement.is_impaired(self.me) {
+            let facts = self.measurement.impair(self.now, is_impaired);
             self.tell(facts);
             self.membership_changed(self.me);
+        }
+    }
+
+    /// The process ends. Whoever waits for it is told, and what it is to be taken for until it is
+    /// back.
+    pub(super) fn end(&mut self, ending: Ending) {
+        self.refuse_open_calls(ending);
+        match ending {
+            Ending::Restart => {
+                self.rests = true;
+                self.membership.rest();
+            }
+            Ending::Shutdown => self.membership.leave(),
         }
     }
 

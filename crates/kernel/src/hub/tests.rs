@@ -26,7 +26,7 @@ mod upgrade;
 use super::*;
 use crate::directory::Joined;
 use crate::limits::{RECORDS_MAX, SURPLUS_MAX, TOMBSTONES_MAX};
-use crate::world::CallId;
+use crate::world::{CallId, Ending};
 
 const WALL: u64 = 1_800_000_000_000;
 const YEAR: u64 = 365 * 86_400_000;

@@ -26,6 +26,7 @@ use crate::instant::Instant;
 use crate::limits::RUN_DEADLINE;
 use crate::order::{self, Inquiry};
 use crate::supervisor::{BySlot, Trouble};
+use crate::world::Ending;
 
 /// How many questions are remembered that were abandoned before they came.
 const OVERTAKEN_MAX: usize = 256;
@@ -369,7 +370,7 @@ impl Kernel {
 
     /// This daemon ends, and its next life will not know what it was asked: whoever handed a call
     /// on hears so at once, instead of waiting for the deadline.
-    pub(super) fn refuse_open_calls(&mut self) {
+    pub(super) fn refuse_open_calls(&mut self, ending: Ending) {
         let mut origins = self
             .questions
             .tasks()
@@ -384,7 +385,14 @@ impl Kernel {
         for origin in origins {
             let problem = Problem::new(
                 ProblemCode::Unreachable,
-                alloc::format!("node {name} is being restarted; what was asked may still be done"),
+                match ending {
+                    Ending::Restart => alloc::format!(
+                        "node {name} is being restarted; what was asked may still be done"
+                    ),
+                    Ending::Shutdown => alloc::format!(
+                        "the machine of node {name} stops; what was asked may still be done"
+                    ),
+                },
             );
             self.reply_now(
                 origin,

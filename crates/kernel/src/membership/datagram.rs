@@ -67,6 +67,8 @@ impl foca::Identity for Id {
 /// The incarnation of a member that left on purpose. Foca never reaches it: a member that is
 /// suspected so often renews itself.
 pub(super) const LEFT: u16 = u16::MAX;
+/// The incarnation of a member whose process ends and is expected back at once, under its next boot.
+pub(super) const RESTING: u16 = LEFT - 1;
 /// How many bytes foca's form is longer than what travels: both short ids.
 pub(super) const ENVELOPE_BYTES: usize = 16;
 

@@ -16,7 +16,7 @@ use crate::alarm::Alarm;
 use crate::instant::Instant;
 use crate::limits;
 
-use super::datagram::{self, Body, Codec, Datagram, Id, LEFT};
+use super::datagram::{self, Body, Codec, Datagram, Id, LEFT, RESTING};
 use super::{
     BOOTS_AHEAD_MAX, BOOTS_RESERVED, Due, Event, Liveness, Membership, REACH_PERIOD, REJOIN_EAGER,
     REJOIN_MEMBERS, REJOIN_PERIOD, REJOIN_PERIOD_ALONE, RENEWAL_PAUSE, SILENCE, STRANGERS_MAX,
@@ -379,7 +379,11 @@ impl Membership {
             let id = *update.id();
             if id.node == me.node {
                 self.learn_own_boot(now, id.boot);
-                if id == me {
+                if id == me && update.incarnation() == RESTING && !self.left {
+                    // Whoever said so, it is not the case, and that incarnation cannot be outdone.
+                    self.renewal = self.renewal.max(me.boot.checked_add(1));
+                    self.try_renewal(now);
+                } else if id == me {
                     kept.push(update);
                 }
             } else if is_absurd(0, id.boot) && is_absurd(self.boot_of(id.node), id.boot) {

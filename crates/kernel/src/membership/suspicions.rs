@@ -9,11 +9,11 @@ use foca::{Member, Message, State, Timer};
 
 use crate::instant::Instant;
 
-use super::datagram::{Body, Id};
+use super::datagram::{Body, Id, RESTING};
 use super::detector::{
     APPEALS, Check, Suspicion, WITNESS_ANSWERS, WITNESS_PAUSE, WITNESS_PINGS, WITNESSES,
 };
-use super::{Due, Membership};
+use super::{Due, Membership, REST_LENIENCE};
 
 /// Members that are checked for others at one time.
 const CHECKS_MAX: usize = 64;
@@ -35,6 +35,11 @@ impl Membership {
         if !self.is_suspect(id, incarnation) {
             return;
         }
+        let lenience = if incarnation == RESTING {
+            REST_LENIENCE
+        } else {
+            lenience
+        };
         let suspicion = Suspicion {
             id,
             incarnation,

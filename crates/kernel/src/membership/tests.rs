@@ -11,7 +11,7 @@ use rand::RngExt;
 
 use wire::peer::{MemberItem, MemberState};
 
-use super::datagram::{Body, Datagram, Id, LEFT};
+use super::datagram::{Body, Datagram, Id, LEFT, RESTING};
 use super::simulator::{Place, Record, Sight, Simulation};
 use super::{BOOTS_RESERVED, Event, Liveness, Membership, SETTLE_AFTER};
 use crate::alarm::Alarm;
@@ -279,9 +279,58 @@ fn a_cloud_that_starts_together_knows_itself_at_once() {
 }
 
 #[test]
+fn a_member_that_rests_is_missed_by_nobody_until_it_is_back() {
+    for (count, away) in [(2, 20), (8, 20), (8, 2)] {
+        let mut simulation = Simulation::acquainted(count, Place::World, away);
+        let since = simulation.now;
+        simulation.with(2, |_, membership| membership.rest());
+        simulation.kill(2);
+        simulation.run_for(seconds(away));
+        simulation.start(2);
+        simulation.run_for(seconds(60));
+        assert!(simulation.agree(), "{count} members, away for {away} s");
+        let missed = |record: &&Record| record.at >= since && record.sight != Sight::Up;
+        assert_eq!(simulation.records.iter().find(missed).map(|it| it.at), None);
+    }
+}
+
+#[test]
+fn a_member_that_rests_for_ever_is_lost_in_the_end() {
+    let mut simulation = Simulation::acquainted(8, Place::World, 1);
+    simulation.with(2, |_, membership| membership.rest());
+    simulation.kill(2);
+    let lost = |record: &&Record| record.subject == 2 && record.sight == Sight::Unreachable;
+    simulation.run_for(seconds(25));
+    assert_eq!(simulation.records.iter().filter(lost).count(), 0);
+    simulation.run_for(seconds(20));
+    assert_eq!(simulation.records.iter().filter(lost).count(), 7);
+    assert!(simulation.agree());
+}
+
+#[test]
+fn nobody_is_put_to_rest_by_others() {
+    let mut simulation = Simulation::acquainted(5, Place::Room, 1);
+    let since = simulation.now;
+    let boot = simulation.membership(2).boot();
+    let said = Member::new(Id { node: 2, boot }, RESTING, State::Alive);
+    for id in [1, 2, 3] {
+        let said = said.clone();
+        simulation.with(id, |now, membership| {
+            membership.learn(now, [said].into_iter(), true);
+        });
+    }
+    simulation.run_for(seconds(10));
+    assert!(simulation.membership(2).boot() > boot, "it has begun anew");
+    simulation.kill(2);
+    simulation.run_for(seconds(12));
+    assert!(simulation.agree(), "it is missed as soon as any");
+    assert_eq!(simulation.false_losses(since), 0);
+}
+
+#[test]
 fn a_member_that_leaves_is_seen_to_leave_at_once() {
     let mut simulation = Simulation::acquainted(8, Place::World, 1);
-    simulation.with(4, |now, membership| membership.leave(now));
+    simulation.with(4, |_, membership| membership.leave());
     simulation.kill(4);
     simulation.run_for(seconds(2));
     let left = |record: &&Record| record.sight == Sight::Left;

@@ -28,6 +28,7 @@
 //! | `later WORD on NAME CALL…`, `answer WORD [within TIME]` | somebody makes a call, and hears the answer later |
 //! | `abandon WORD` | or goes away before it |
 //! | `crash NAME`, `kill NAME`, `start NAME` | its power goes; its daemon is killed; it starts |
+//! | `end NAME`, `shut NAME` | its daemon is asked to end, to begin again; its machine is turned off |
 //! | `partition NAME… from NAME…`, `heal` | they do not reach each other; everybody does |
 //! | `freeze NAME`, `thaw NAME` | its daemon does nothing; it goes on |
 //! | `disk NAME full`, `disk NAME works` | it takes no writes; it does |

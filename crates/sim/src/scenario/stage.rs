@@ -133,6 +133,14 @@ impl Stage {
                 let machine = self.find(name)?;
                 self.world.kill_daemon(machine);
             }
+            ["end", name] => {
+                let machine = self.find(name)?;
+                self.world.end_daemon(machine);
+            }
+            ["shut", name] => {
+                let machine = self.find(name)?;
+                self.world.shut_down(machine);
+            }
             ["start", name] => {
                 let machine = self.find(name)?;
                 self.world.start(machine);

@@ -94,8 +94,10 @@ impl Trouble {
             .collect();
         match world.random().random_range(0..26) {
             0..3 => revive(world, &off),
-            3 | 4 if off.len() * 2 < machines.len() => world.crash(one),
-            5 | 6 => world.kill_daemon(one),
+            3 if off.len() * 2 < machines.len() => world.crash(one),
+            4 if off.len() * 2 < machines.len() => world.shut_down(one),
+            5 => world.kill_daemon(one),
+            6 => world.end_daemon(one),
             7..10 => doom(world, one),
             10 => split(world, &machines),
             11 => cut_one_way(world, &machines),

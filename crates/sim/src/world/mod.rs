@@ -14,7 +14,7 @@ use std::time::Duration;
 use kernel::Kernel;
 use kernel::instant::Instant;
 use kernel::limits::CALL_DEADLINE;
-use kernel::world::{CallId, Input, Token};
+use kernel::world::{CallId, Ending, Input, Token};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wire::call::{Problem, Request, Response};
@@ -479,6 +479,22 @@ impl World {
     /// The daemon of a machine is killed; its programs go on.
     pub fn kill_daemon(&mut self, machine: MachineId) {
         self.end_life(machine, Off::DaemonKilled);
+    }
+
+    /// The daemon of a machine is asked to end, to be started again; its programs go on.
+    pub fn end_daemon(&mut self, machine: MachineId) {
+        if self.is_up(machine) && !self.at(machine).frozen {
+            self.feed_now(machine, Input::Ending(Ending::Restart));
+        }
+        self.kill_daemon(machine);
+    }
+
+    /// The machine is turned off in good order: its daemon says so, and its programs end.
+    pub fn shut_down(&mut self, machine: MachineId) {
+        if self.is_up(machine) && !self.at(machine).frozen {
+            self.feed_now(machine, Input::Ending(Ending::Shutdown));
+        }
+        self.crash(machine);
     }
 
     fn end_life(&mut self, machine: MachineId, off: Off) {

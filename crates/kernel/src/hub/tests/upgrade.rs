@@ -20,7 +20,7 @@ fn who_waits_for_a_daemon_that_ends_is_told_at_once() {
     );
     let question = bench.questions;
     bench.outputs.clear();
-    bench.happen(Input::Ending);
+    bench.happen(Input::Ending(Ending::Restart));
     let answers = bench.messages(2).into_iter().filter_map(|it| match it {
         Message::Answer {
             question: of,
