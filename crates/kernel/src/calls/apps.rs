@@ -188,7 +188,7 @@ impl Kernel {
             let deadline = self.now + CALL_DEADLINE;
             let ask = Ask::Call(request());
             self.ask_until(supervisor, ask, Task::Forward(origin), deadline);
-        } else if self.directory.get(app).is_none() || self.is_unsettled(app) {
+        } else if self.directory.get(app).is_none() || self.is_contested(app) {
             self.fetch_then(origin, request(), app);
         } else {
             return true;

@@ -175,7 +175,7 @@ impl Kernel {
             };
             return self.ask_until(supervisor, Ask::Call(request), task, deadline);
         }
-        if self.is_unsettled(target.app) {
+        if self.is_contested(target.app) {
             return self.fetch_then(origin, request, target.app);
         }
         let is_known = self

@@ -140,6 +140,8 @@ pub struct Kernel {
     /// When nodes came up, this one among them: until [`region::SETTLE`] is over, they may have
     /// records that are not the newest; kept while calls may wait that began before.
     came_up: BTreeMap<NodeId, Instant>,
+    /// When nodes came up, were lost, or stopped or began to supervise: others may see that later.
+    shifted: BTreeMap<NodeId, Instant>,
     /// When this node noticed that it had been asleep.
     woke_at: Option<Instant>,
     /// Objects of the apps that are supervised here, and when their hosts last spoke of them.
@@ -224,8 +226,7 @@ impl Kernel {
     #[must_use]
     pub fn new(now: Instant, mut config: Config) -> Self {
         let mut rng = ChaCha8Rng::from_seed(config.seed);
-        let mut damaged = Vec::new();
-        let restored = Restored::read(core::mem::take(&mut config.stored), &mut damaged);
+        let (restored, damaged) = Restored::read(core::mem::take(&mut config.stored));
         let first_boot = restored.node.as_ref().map_or(0, |node| node.boot_reserved);
         let own = own_facts(&config, restored.node.as_ref(), first_boot);
         let auth = own_auth(&config, &restored);
@@ -276,6 +277,7 @@ impl Kernel {
             over_since: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             came_up: BTreeMap::from([(config.node, now)]),
+            shifted: BTreeMap::from([(config.node, now)]),
             woke_at: None,
             heard: BTreeMap::new(),
             reported_to: BTreeMap::new(),
@@ -777,8 +779,9 @@ struct Restored {
 }
 
 impl Restored {
-    fn read(stored: Vec<(Table, Vec<u8>, Vec<u8>)>, damaged: &mut Vec<String>) -> Self {
-        let mut it = Self::default();
+    /// And which rows could not be read.
+    fn read(stored: Vec<(Table, Vec<u8>, Vec<u8>)>) -> (Self, Vec<String>) {
+        let (mut it, mut damaged) = (Self::default(), Vec::new());
         for (table, key, value) in stored {
             let read = match table {
                 Table::Node => wire::disk::unseal(&value).map(|node| it.node = Some(node)),
@@ -799,7 +802,7 @@ impl Restored {
                 damaged.push(alloc::format!("{} {key:08x}…: {error}", table.name()));
             }
         }
-        it
+        (it, damaged)
     }
 }
 

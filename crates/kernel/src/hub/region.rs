@@ -25,6 +25,9 @@ use crate::world::{Ending, Output};
 /// How long a supervisor waits after a node came back, before it places objects: the newest
 /// records come with the node.
 pub(super) const SETTLE: Duration = Duration::from_millis(1500);
+/// How long nodes may disagree on who supervises an app, after one of its guardians came or went:
+/// as long as the slowest of them may take to notice.
+const DISAGREEMENT: Duration = Duration::from_secs(10);
 /// How long it may take at most until others know that a daemon began anew.
 const NEW_LIFE_KNOWN: Duration = Duration::from_secs(2);
 /// How many members hear of a rumor from each that hears it the first time (Demers et al. 1987,
@@ -135,6 +138,8 @@ impl Kernel {
 
     /// Supervisors and guardians may be others now.
     fn membership_changed(&mut self, node: NodeId) {
+        self.shifted.retain(|_, at| *at + DISAGREEMENT > self.now);
+        self.shifted.insert(node, self.now);
         self.report_to_new_supervisors(node);
         self.spread_records();
         let apps: Vec<_> = self.directory.iter().map(|record| record.app).collect();
@@ -183,6 +188,17 @@ impl Kernel {
             came_up.is_some_and(|at| *at + SETTLE > self.now) || self.is_unheard(*node)
         };
         directory::guardians(app, self.lasting()).iter().any(is_new)
+    }
+
+    /// Whether this node's record of an app may be old: see [`Kernel::is_unsettled`], or nodes may not
+    /// agree yet on who supervises the app, so that another one changed it a moment ago.
+    pub(crate) fn is_contested(&self, app: AppId) -> bool {
+        let is_new = |node: NodeId| {
+            let shifted = self.shifted.get(&node);
+            shifted.is_some_and(|at| *at + DISAGREEMENT > self.now)
+        };
+        let guardians = directory::guardians(app, self.lasting());
+        guardians.into_iter().any(is_new) || self.is_unsettled(app)
     }
 
     /// Whether nothing is known of a member yet, neither good nor bad.

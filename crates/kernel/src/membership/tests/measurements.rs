@@ -291,6 +291,8 @@ fn idle_traffic() {
                 sum(|machine| machine.wakes),
             ]
         };
+        // How they became acquainted takes a while to go round among thousands.
+        simulation.run_for(seconds(60));
         let before = sums(&simulation);
         simulation.run_for(seconds(300));
         let after = sums(&simulation);
