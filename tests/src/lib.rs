@@ -155,6 +155,15 @@ impl LabCloud {
     /// When the lab or a node cannot be started; this needs root.
     #[must_use]
     pub fn new(hosts: usize, wan: Option<Wan>) -> Self {
+        Self::prepared(hosts, wan, |_host| {})
+    }
+
+    /// The same, with hosts that were changed before a node began on them.
+    ///
+    /// # Panics
+    /// As [`LabCloud::new`].
+    #[must_use]
+    pub fn prepared(hosts: usize, wan: Option<Wan>, prepare: impl Fn(&Host)) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "lab hosts need root: they are namespaces"
@@ -166,6 +175,7 @@ impl LabCloud {
         let cloud = Self {
             lab: builder.start().expect("a lab"),
         };
+        cloud.lab.hosts().iter().for_each(prepare);
         let _up = cloud.welkin("h1", "up").ok();
         let ticket = cloud.welkin("h1", &format!("invite --uses {hosts}")).ok();
         for host in cloud.names().iter().skip(1) {
@@ -204,6 +214,25 @@ impl LabCloud {
     /// Runs a shell line on a host.
     pub fn shell(&self, host: &str, line: &str) -> Ran {
         run(self.host(host).command("sh").args(["-c", line]), b"")
+    }
+
+    /// The process of the daemon on a host, as that host numbers it.
+    ///
+    /// # Panics
+    /// When no node ever began there.
+    #[must_use]
+    pub fn daemon(&self, host: &str) -> i32 {
+        let lock = self.shell(host, "cat /var/lib/welkin/lock").ok();
+        lock.trim().parse().expect("the lock names a process")
+    }
+
+    /// Sends a signal, such as `KILL`, to the daemon on a host.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn signal_daemon(&self, host: &str, signal: &str) {
+        let daemon = self.daemon(host);
+        let _sent = self.shell(host, &format!("kill -s {signal} {daemon}")).ok();
     }
 
     /// Waits until every host that is up sees `count` nodes up.
@@ -484,6 +513,18 @@ impl Drop for LoopbackCloud {
                 let log = fs::read_to_string(self.state_dir(node).join("daemon.log"));
                 eprintln!("--- n{node}\n{}", log.unwrap_or_default());
             }
+        }
+    }
+}
+
+impl Drop for LabCloud {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
+            let log = self.shell(host.name(), "tail -n 60 /var/lib/welkin/daemon.log");
+            eprintln!("--- {}\n{}", host.name(), log.stdout);
         }
     }
 }

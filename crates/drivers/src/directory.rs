@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::posix_fallocate;
 use wire::driver::{LAUNCH_BYTES_MAX, Launch};
 use wire::fact::Exit;
@@ -73,8 +74,11 @@ impl Directory {
     /// object fills does not cost the news of its end.
     pub(crate) fn reserve_exit(&self) -> io::Result<()> {
         let length = i64::try_from(EXIT_BYTES_MAX).unwrap_or(0);
-        posix_fallocate(self.open_partial()?, 0, length)?;
-        Ok(())
+        match posix_fallocate(self.open_partial()?, 0, length) {
+            // A file system that keeps no room in advance.
+            Err(Errno::EOPNOTSUPP) => Ok(()),
+            kept => Ok(kept?),
+        }
     }
 
     /// Durable when it returns: a reader sees all of it or nothing, also after a power cut.

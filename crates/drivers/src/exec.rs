@@ -127,6 +127,8 @@ fn prepare_directory(files: &Directory, launch: &Launch) -> io::Result<File> {
         directory::remove_file(&files.file(name))?;
     }
     files.write_launch(launch)?;
+    // Before there is anybody who could end without room to say why.
+    files.reserve_exit()?;
     let mut options = OpenOptions::new();
     options
         .write(true)

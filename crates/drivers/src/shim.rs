@@ -309,9 +309,6 @@ impl Shim {
         self.setup = Some(setup);
         self.init = Some(init);
         self.init_process = sys::pidfd_open(init).ok();
-        if let Err(error) = self.directory.reserve_exit() {
-            complain(&format!("no room can be kept for the exit: {error}"));
-        }
         let entrances = self.make_groups(init, &mut off);
         self.protections_off.extend(off);
         // The program is not there yet, and will not be if it may not.

@@ -11,7 +11,7 @@
 //!   persist(batch 9)            ◄─     Persisted { batch: 9 }      all before it are durable too
 //! ```
 //!
-//! When the transaction fails, that is reported once, and so it is for every later group until the
+//! When the transaction fails, each of its batches is reported, and so is each later one until the
 //! kernel sends the first failed batch again: nothing becomes durable out of order.
 //!
 //! After a failure the file is closed. Before it is used again, and at each start, everything in
@@ -577,11 +577,11 @@ impl Writer {
         }
     }
 
-    /// Says of all these batches that they failed, by the first of them.
+    /// Says of each of these batches that it failed: the kernel tries again when it has heard of all.
     fn fail(&self, group: &[Batch], reason: &str) {
-        if let Some(first) = group.first() {
+        for batch in group {
             self.answer(Input::PersistFailed {
-                batch: first.number,
+                batch: batch.number,
                 reason: reason.to_owned(),
             });
         }

@@ -138,8 +138,8 @@ pub enum Input {
         /// Which.
         batch: u64,
     },
-    /// The batch could not be made durable. It may be tried again by the kernel; until then
-    /// nothing that depends on it is said.
+    /// The batch could not be made durable; this is said of each. It may be tried again by the
+    /// kernel; until then nothing that depends on it is said.
     PersistFailed {
         /// Which.
         batch: u64,

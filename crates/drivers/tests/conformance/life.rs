@@ -35,6 +35,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("one_process_is_enough_for_a_program", one_process),
     ("a_full_disk_does_not_hide_how_it_ended", full_disk),
+    ("a_disk_without_room_for_its_start_is_named", no_room),
     ("the_process_limit_bounds_a_fork_bomb", fork_bomb),
     ("the_cpu_limit_is_set", cpu_limit),
     ("usage_is_measured", usage),
@@ -277,6 +278,31 @@ fn full_disk(driver: &Driver) {
     exec::remove(&directory).unwrap();
     let exit = exit.expect("it was written");
     assert_eq!((exit.reason, exit.asked), (ExitReason::Code(7), false));
+}
+
+// There was room for nothing but the launch file: the shim ended without a word, and the object was
+// held as lost with its machine.
+fn no_room(driver: &Driver) {
+    use nix::mount::{MsFlags, mount};
+    let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (kind, options) = (Some("tmpfs"), Some("size=1m"));
+    mount(kind, disk.path(), kind, MsFlags::empty(), options).unwrap();
+    let _mounted = Mounted(vec![disk.path().to_path_buf()]);
+    let free = nix::sys::statvfs::statvfs(disk.path()).unwrap();
+    // The launch file takes one block, the word on its end two of 4 KiB.
+    let filled = (free.blocks_available() - 3) * free.fragment_size();
+    let filled = vec![0; usize::try_from(filled).unwrap()];
+    std::fs::write(disk.path().join("fill"), filled).unwrap();
+    let directory = disk.path().join("object");
+    (driver.launch)(&directory, &launch(&["/bin/true"]));
+    let exit = || exec::read_exit(&directory).unwrap();
+    eventually("it is written how it ended", || exit().is_some());
+    let reason = exit().expect("it was there").reason;
+    exec::kill_everything(&directory);
+    exec::remove(&directory).unwrap();
+    let is_named = matches!(&reason, ExitReason::NotStarted { code: 125, message }
+        if message.contains("No space left"));
+    assert!(is_named, "{reason:?}");
 }
 
 fn fork_bomb(driver: &Driver) {

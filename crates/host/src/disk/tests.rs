@@ -182,6 +182,39 @@ fn a_file_that_is_no_disk_is_set_aside() {
     }
 }
 
+/// Of a group that failed, only the first batch was reported: the kernel waited for a word on the
+/// others before it tried again, for ever, however much room there was by then.
+#[test]
+fn each_batch_of_a_group_that_failed_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.redb");
+    let (answers, mut told) = mpsc::channel(ANSWERS_MAX);
+    let store = open(&path).unwrap().store;
+    std::fs::remove_file(&path).unwrap();
+    let mut writer = Writer {
+        store: Store {
+            database: None,
+            ..store
+        },
+        answers,
+        metrics: Metrics::default(),
+        failed: None,
+        is_failing: false,
+    };
+    let batch = |number| Batch {
+        number,
+        writes: vec![write("a", Some("1"))],
+    };
+    writer.write(vec![batch(7), batch(8), batch(9)]);
+    for number in 7..10 {
+        let answer = next(&mut told);
+        assert!(
+            matches!(answer, Input::PersistFailed { batch, .. } if batch == number),
+            "{answer:?}"
+        );
+    }
+}
+
 #[test]
 fn what_follows_a_failed_batch_waits_until_it_comes_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -202,6 +235,10 @@ fn what_follows_a_failed_batch_waits_until_it_comes_again() {
     assert!(matches!(
         next(&mut told),
         Input::PersistFailed { batch: 4, .. }
+    ));
+    assert!(matches!(
+        next(&mut told),
+        Input::PersistFailed { batch: 5, .. }
     ));
     writer.write(vec![batch(6), batch(3), batch(4)]);
     assert!(matches!(

@@ -553,15 +553,7 @@ impl Kernel {
     }
 
     pub(crate) fn ask_until(&mut self, to: NodeId, ask: Ask, task: Task, deadline: Instant) {
-        let tells_nothing = matches!(
-            ask,
-            Ask::Objects { .. }
-                | Ask::Apps
-                | Ask::Usage { .. }
-                | Ask::Reserve { .. }
-                | Ask::Seat { .. }
-                | Ask::Standing(_)
-        );
+        let tells_nothing = pending::tells_nothing(&ask);
         match self.questions.open(self.now, to, deadline, task) {
             Ok(question) => {
                 let message = Message::Ask {

@@ -15,6 +15,7 @@ use wire::peer::{Ask, ObjectFilter};
 
 use super::waiting::forwarded_for;
 use super::{Kernel, Origin};
+use crate::calls::changes_something;
 use crate::outbox::Basis;
 
 /// How long a call waits for a disk that refuses: long enough that two tries of the disk go by, so
@@ -112,6 +113,29 @@ pub(super) fn basis_of_reply(origin: Origin, result: &Result<Response, Problem>)
         | Response::Stats(_)
         | Response::Explain(_)
         | Response::Resolve(_) => Basis::Hearsay,
+    }
+}
+
+/// Whether a question to another node says nothing that must be durable here first. A call that
+/// changes something may rest on what was written here; one that asks rests on nothing.
+pub(super) fn tells_nothing(ask: &Ask) -> bool {
+    match ask {
+        Ask::Call(request) => !changes_something(request),
+        Ask::Objects { .. }
+        | Ask::Apps
+        | Ask::Usage { .. }
+        | Ask::Reserve { .. }
+        | Ask::Seat { .. }
+        | Ask::Standing(_) => true,
+        Ask::Release { .. }
+        | Ask::Launch { .. }
+        | Ask::StopObject { .. }
+        | Ask::StartObject { .. }
+        | Ask::SignalObject { .. }
+        | Ask::StoreRecord(_)
+        | Ask::FetchRecord(_)
+        | Ask::SetRestart { .. }
+        | Ask::TakeSeat { .. } => false,
     }
 }
 
