@@ -9,6 +9,8 @@
 )]
 #![expect(clippy::print_stderr, reason = "what a failing test wants to be read")]
 
+pub mod wishes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -233,6 +235,52 @@ impl LabCloud {
     pub fn signal_daemon(&self, host: &str, signal: &str) {
         let daemon = self.daemon(host);
         let _sent = self.shell(host, &format!("kill -s {signal} {daemon}")).ok();
+    }
+
+    /// What a host holds that belongs to an object, one a line: directories, shims, control groups.
+    ///
+    /// # Panics
+    /// When the host is down.
+    #[must_use]
+    pub fn left_over(&self, host: &str) -> Vec<String> {
+        let nodes = self.nodes(host);
+        let mine = nodes.iter().find(|it| it["name"] == host);
+        let node = mine.and_then(|it| it["node"].as_str()).unwrap_or_default();
+        let group = node.get(..10).unwrap_or("no node");
+        let look = format!(
+            "find /var/lib/welkin/objects -mindepth 1 -maxdepth 1; \
+             grep -alx shim /proc/[0-9]*/cmdline -z 2>/dev/null; \
+             find /sys/fs/cgroup -mindepth 1 -path '*/welkin-{group}/*' -type d 2>/dev/null; true"
+        );
+        let found = self.shell(host, &look).ok();
+        found.lines().map(str::to_string).collect()
+    }
+
+    /// Removes every app.
+    ///
+    /// # Panics
+    /// When one cannot be removed.
+    pub fn remove_all(&self, host: &str) {
+        let table = self.welkin(host, "ps -a -o json").json();
+        for app in table["apps"].as_array().into_iter().flatten() {
+            let name = app["name"].as_str().expect("every app has one");
+            let _removed = self.welkin(host, &format!("rm -f {name}")).ok();
+        }
+    }
+
+    /// Waits until nothing of any object is left on any host.
+    pub fn await_nothing_left(&self) {
+        for host in self.names() {
+            let mut left = Vec::new();
+            until(&format!("{host} is empty"), Duration::from_secs(30), || {
+                left = self.left_over(&host);
+                if left.is_empty() {
+                    return Some(());
+                }
+                eprintln!("still on {host}: {left:?}");
+                None
+            });
+        }
     }
 
     /// Waits until every host that is up sees `count` nodes up.
@@ -519,12 +567,24 @@ impl Drop for LoopbackCloud {
 
 impl Drop for LabCloud {
     fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
+        let up = || self.lab.hosts().iter().filter(|host| host.is_up());
+        if thread::panicking() {
+            for host in up() {
+                let log = self.shell(host.name(), "tail -n 60 /var/lib/welkin/daemon.log");
+                eprintln!("--- {}\n{}", host.name(), log.stdout);
+            }
         }
-        for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
-            let log = self.shell(host.name(), "tail -n 60 /var/lib/welkin/daemon.log");
-            eprintln!("--- {}\n{}", host.name(), log.stdout);
+        let nodes = up()
+            .next()
+            .map_or_else(Vec::new, |host| self.nodes(host.name()));
+        up().for_each(|host| drop(host.kill()));
+        // A node that is killed leaves its control groups to the machine, which here goes on.
+        for node in nodes.iter().filter_map(|it| it["node"].as_str()) {
+            let group = format!("*/welkin-{}*", &node[..10]);
+            let _gone = Command::new("find")
+                .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &group])
+                .args(["-exec", "rmdir", "{}", ";"])
+                .output();
         }
     }
 }

@@ -3,7 +3,11 @@
 //! Each test says in its first line which day it is and how that day is to end. `docs/BAD-DAYS.md`
 //! lists these beside the days that are proven elsewhere.
 
+mod daemons;
 mod disk;
+
+use std::thread;
+use std::time::{Duration, Instant};
 
 use end_to_end::{LabCloud, running_of};
 
@@ -13,4 +17,13 @@ fn processes(cloud: &LabCloud, host: &str, app: &str) -> Vec<u64> {
     let mut pids: Vec<u64> = running.iter().filter_map(|it| it["pid"].as_u64()).collect();
     pids.sort_unstable();
     pids
+}
+
+/// Lets time go by: what is tested is that it did.
+#[expect(clippy::disallowed_methods, reason = "what goes by is real time")]
+fn rest(duration: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < duration {
+        thread::park_timeout(duration.saturating_sub(began.elapsed()));
+    }
 }
