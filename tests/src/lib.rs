@@ -248,7 +248,7 @@ impl LabCloud {
         let node = mine.and_then(|it| it["node"].as_str()).unwrap_or_default();
         let group = node.get(..10).unwrap_or("no node");
         let look = format!(
-            "find /var/lib/welkin/objects -mindepth 1 -maxdepth 1; \
+            "find /var/lib/welkin/objects -mindepth 1; \
              grep -alx shim /proc/[0-9]*/cmdline -z 2>/dev/null; \
              find /sys/fs/cgroup -mindepth 1 -path '*/welkin-{group}/*' -type d 2>/dev/null; true"
         );

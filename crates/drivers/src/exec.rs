@@ -237,7 +237,8 @@ pub enum FoundState {
 }
 
 /// What lies in the objects directory after the daemon was away. A directory without a readable
-/// `launch` file is no object and is left out.
+/// `launch` file is no object and is left out; one that has none, or an empty one, was being made or
+/// removed when the daemon died, and is removed.
 ///
 /// # Errors
 /// When the objects directory cannot be read.
@@ -248,6 +249,11 @@ pub fn scan(objects_directory: &Path) -> io::Result<Vec<Found>> {
         let directory = entry?.path();
         let files = Directory::new(&directory);
         let Ok(launch) = files.read_launch() else {
+            let is_begun = fs::metadata(files.file(LAUNCH)).is_ok_and(|it| it.len() > 0);
+            if !is_begun {
+                // What cannot be removed now is found at the next start.
+                let _removed = remove(&directory);
+            }
             continue;
         };
         // First the exit, then the shim: an object that ends in between is found as alive, and

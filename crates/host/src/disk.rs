@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -273,10 +273,11 @@ fn try_open(path: &Path) -> Result<(Store, Vec<Row>), Trouble> {
     let attempt = || -> Result<_, redb::Error> {
         close_to_others(path)?;
         let file = path.to_path_buf();
-        let store = Store::open(move || {
+        let mut store = Store::open(move || {
             let file = OpenOptions::new().read(true).write(true).open(&file)?;
             Ok(FileBackend::new(file)?)
         })?;
+        store.place = Some(Place::of(path)?);
         // A file whose name is not durable is not durable.
         let directory = path.parent().unwrap_or(Path::new("/"));
         File::open(directory).and_then(|directory| directory.sync_all())?;
@@ -342,8 +343,38 @@ fn definition(table: Table) -> Definition {
 /// Opens the file anew.
 type Reopen = Box<dyn FnMut() -> Result<Database, redb::Error> + Send>;
 
+/// Where a file is looked for at the next start: what is written elsewhere is as good as lost.
+struct Place {
+    path: PathBuf,
+    /// The device and the number of the file on it.
+    identity: (u64, u64),
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            identity: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// Whether the same file is still there.
+    fn check(&self) -> Result<(), String> {
+        if Self::of(&self.path).is_ok_and(|now| now.identity == self.identity) {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(format!(
+            "{path} was moved away or deleted; put the state directory back, or stop the node"
+        ))
+    }
+}
+
 /// The file.
 pub(crate) struct Store {
+    /// Nowhere, when it is made up.
+    place: Option<Place>,
     reopen: Reopen,
     /// Closed after a failure: what of it is durable is not known then.
     database: Option<Database>,
@@ -370,6 +401,7 @@ impl Store {
             open_database(backend)
         };
         Ok(Self {
+            place: None,
             reopen: Box::new(reopen),
             database: Some(database),
         })
@@ -407,6 +439,7 @@ impl Store {
         &mut self,
         writes: impl IntoIterator<Item = &'a Write>,
     ) -> Result<(), String> {
+        self.place.as_ref().map_or(Ok(()), Place::check)?;
         let done = self.try_commit(writes);
         done.map_err(|error| {
             self.database = None;

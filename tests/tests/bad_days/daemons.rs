@@ -91,3 +91,37 @@ fn a_daemon_that_dies_and_dies_again_loses_nothing_acknowledged() {
     cloud.remove_all("h1");
     cloud.await_nothing_left();
 }
+
+/// The only machine of a cloud is started again: what is to run runs, what is not to run again has
+/// ended with its machine, what was stopped stays so, and what was removed is not there.
+#[test]
+fn a_machine_that_starts_again_brings_its_apps_back_by_their_policy() {
+    let cloud = LabCloud::new(1, None);
+    for (name, restart) in [
+        ("always", "always"),
+        ("failed", "on-failure:3"),
+        ("once", "no"),
+        ("stopped", "always"),
+        ("removed", "always"),
+    ] {
+        let run = format!("run -d --name {name} --restart {restart} -- sleep 1000");
+        let _app = cloud.welkin("h1", &run).ok();
+    }
+    let _stopped = cloud.welkin("h1", "stop stopped").ok();
+    let _removed = cloud.welkin("h1", "rm -f removed").ok();
+    cloud.host("h1").kill().expect("it was up");
+    cloud.host("h1").start().expect("it boots");
+    let _up = cloud.welkin("h1", "up").ok();
+    for name in ["always", "failed"] {
+        let running = cloud.await_running("h1", name, 1);
+        assert_eq!(running[0]["restarts"], 1, "{running:?}");
+    }
+    let once = cloud.objects("h1", "once");
+    assert_eq!(once[0]["phase"], "ended", "{once:?}");
+    assert_eq!(once[0]["last_exit"]["reason"], "lost", "{once:?}");
+    let stopped = cloud.objects("h1", "stopped");
+    assert_eq!(stopped[0]["phase"], "ended", "{stopped:?}");
+    assert_ne!(cloud.welkin("h1", "inspect removed").code, 0);
+    cloud.remove_all("h1");
+    cloud.await_nothing_left();
+}

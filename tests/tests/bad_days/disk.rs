@@ -1,12 +1,16 @@
 //! Disks that take no more.
 
+use std::fs;
 use std::time::Duration;
 
-use end_to_end::{LabCloud, running_of, until, words};
+use end_to_end::{
+    LabCloud, LoopbackCloud, objects_of, run as run_command, running_of, until, words,
+};
 use lab::Host;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::processes;
+use crate::{processes, signal};
 
 /// How long a call may take until it says that the disk is in its way.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -137,4 +141,50 @@ fn a_node_outlives_a_disk_that_became_read_only() {
     for app in apps() {
         cloud.await_running("h2", &app, 2);
     }
+}
+
+/// The state directory is moved away under a node: what is asked is told, and what would change
+/// something is refused with that reason. It goes on once the directory is back, by itself or,
+/// when it was killed meanwhile, with its next start.
+#[test]
+fn a_node_whose_state_directory_is_moved_away_promises_nothing_until_it_is_back() {
+    let cloud = LoopbackCloud::new(1, None);
+    let run = "run -d --name steady --restart always -- sleep 1000";
+    let _app = cloud.welkin(0, run).ok();
+    let pid = || objects_of(&cloud.welkin(0, "ps steady -o json"))[0]["pid"].as_u64();
+    let before = pid();
+    let daemon = cloud.daemon(0);
+    let here = cloud.state_dir(0);
+    let away = here.with_extension("away");
+    let at_away = |line: &str| {
+        let mut command = cloud.command(0);
+        command.env("WELKIN_STATE_DIR", &away).args(words(line));
+        run_command(&mut command, b"")
+    };
+
+    fs::rename(&here, &away).expect("it can be moved");
+    let refused = at_away("run -d --name lost --restart always -- sleep 1000");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let report = at_away("doctor").stdout;
+    assert!(report.contains("moved away or deleted"), "{report}");
+    let refused = at_away("scale steady=2");
+    assert!(refused.stderr.contains("disk"), "{refused:?}");
+    let listed = objects_of(&at_away("ps steady -o json"));
+    assert_eq!(listed[0]["phase"], "running", "{listed:?}");
+
+    fs::rename(&away, &here).expect("it can be moved");
+    until("it takes changes again", PATIENCE, || {
+        (cloud.welkin(0, "scale steady=2").code == 0).then_some(())
+    });
+    assert_eq!(cloud.daemon(0), daemon, "it never ended");
+
+    fs::rename(&here, &away).expect("it can be moved");
+    signal(daemon.expect("it runs"), Signal::SIGKILL);
+    fs::rename(&away, &here).expect("it can be moved");
+    let _up = cloud.welkin(0, "up --listen 127.0.0.1:0").ok();
+    until("both run", PATIENCE, || {
+        let objects = objects_of(&cloud.welkin(0, "ps steady -o json"));
+        (running_of(objects).len() == 2).then_some(())
+    });
+    assert_eq!(pid(), before, "the same process");
 }

@@ -5,11 +5,14 @@
 
 mod daemons;
 mod disk;
+mod links;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use end_to_end::{LabCloud, running_of};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 /// The programs of an app that run, by their process numbers, as `host` tells.
 fn processes(cloud: &LabCloud, host: &str, app: &str) -> Vec<u64> {
@@ -26,4 +29,9 @@ fn rest(duration: Duration) {
     while began.elapsed() < duration {
         thread::park_timeout(duration.saturating_sub(began.elapsed()));
     }
+}
+
+/// Sends a signal to a process that is there.
+fn signal(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(pid), signal).expect("it is there");
 }

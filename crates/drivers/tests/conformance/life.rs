@@ -36,6 +36,10 @@ pub(crate) const CASES: &[Case] = &[
     ("one_process_is_enough_for_a_program", one_process),
     ("a_full_disk_does_not_hide_how_it_ended", full_disk),
     ("a_disk_without_room_for_its_start_is_named", no_room),
+    (
+        "what_was_half_made_or_half_removed_goes_at_the_next_start",
+        half_made,
+    ),
     ("the_process_limit_bounds_a_fork_bomb", fork_bomb),
     ("the_cpu_limit_is_set", cpu_limit),
     ("usage_is_measured", usage),
@@ -397,6 +401,20 @@ fn cleanup(driver: &Driver) {
     exec::remove_control_groups(object.launch.node);
     let left: Vec<_> = parents.iter().filter(|path| path.exists()).collect();
     assert_eq!(left, Vec::<&&std::path::Path>::new());
+}
+
+// A daemon that died as it made or removed an object left a directory that nobody looked at again.
+fn half_made(_driver: &Driver) {
+    let objects = tempfile::tempdir_in("/var/tmp").unwrap();
+    let directory = |name: &str| objects.path().join(name);
+    for name in ["removed", "begun", "odd"] {
+        std::fs::create_dir(directory(name)).unwrap();
+    }
+    std::fs::write(directory("begun").join("launch"), b"").unwrap();
+    std::fs::write(directory("odd").join("launch"), b"who wrote this?").unwrap();
+    assert_eq!(exec::scan(objects.path()).unwrap(), []);
+    let left = ["removed", "begun", "odd"].map(|name| directory(name).exists());
+    assert_eq!(left, [false, false, true], "what may be an object stays");
 }
 
 fn scan(driver: &Driver) {

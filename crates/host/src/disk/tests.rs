@@ -215,6 +215,27 @@ fn each_batch_of_a_group_that_failed_is_reported() {
     }
 }
 
+/// The node went on to write into a file that nobody would find again, and promised what was in it.
+#[test]
+fn nothing_is_durable_in_a_file_that_was_moved_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = |name: &str| directory.path().join(name);
+    std::fs::create_dir(state("here")).unwrap();
+    let mut store = open(&state("here").join("disk.redb")).unwrap().store;
+    store.commit(&[write("a", Some("1"))]).unwrap();
+    std::fs::rename(state("here"), state("there")).unwrap();
+    for _ in 0..2 {
+        let refused = store.commit(&[write("b", Some("2"))]).unwrap_err();
+        assert!(refused.contains("moved away or deleted"), "{refused}");
+    }
+    std::fs::rename(state("there"), state("here")).unwrap();
+    store.commit(&[write("c", Some("3"))]).unwrap();
+    drop(store);
+    let rows = open(&state("here").join("disk.redb")).unwrap().rows;
+    let kept: BTreeSet<_> = keys(&rows).into_iter().collect();
+    assert!(kept.contains("a") && kept.contains("c"), "{kept:?}");
+}
+
 #[test]
 fn what_follows_a_failed_batch_waits_until_it_comes_again() {
     let directory = tempfile::tempdir().unwrap();
