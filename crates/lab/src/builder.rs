@@ -1,5 +1,6 @@
 //! What a lab is to be, before it is started. It makes plans, not hosts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,6 +14,7 @@ use crate::cgroups::HostCgroups;
 use crate::errors::StartError;
 use crate::fabric::ethernet_address;
 use crate::lab::Lab;
+use crate::nat::{self, Nat};
 use crate::settle::Household;
 use crate::tap::Station;
 use crate::wan::Wan;
@@ -39,6 +41,7 @@ pub struct Builder {
     fallback: bool,
     private: Vec<PathBuf>,
     data: Option<PathBuf>,
+    routers: BTreeMap<String, Nat>,
 }
 
 /// One host to be.
@@ -51,6 +54,8 @@ pub(crate) struct HostPlan {
     pub(crate) run: PathBuf,
     pub(crate) cgroups: HostCgroups,
     pub(crate) household: Household,
+    /// The router that it is behind.
+    pub(crate) nat: Option<Nat>,
     isolated: bool,
 }
 
@@ -66,6 +71,7 @@ impl Builder {
             fallback: false,
             private: Vec::new(),
             data: None,
+            routers: BTreeMap::new(),
         }
     }
 
@@ -119,6 +125,14 @@ impl Builder {
         self
     }
 
+    /// Puts a host behind a router that translates addresses: others see it at the address that it
+    /// would have otherwise, and reach it only where it has sent something first. Does nothing where
+    /// hosts are loopback addresses.
+    pub fn behind(mut self, host: impl Into<String>, nat: Nat) -> Self {
+        self.routers.insert(host.into(), nat);
+        self
+    }
+
     /// Hosts are loopback addresses even where there could be namespaces.
     pub fn without_namespaces(mut self) -> Self {
         self.fallback = true;
@@ -129,6 +143,10 @@ impl Builder {
     pub fn start(self) -> Result<Lab, StartError> {
         if !(1..=HOSTS_MAX).contains(&self.hosts) {
             return Err(StartError::BadCount(self.hosts));
+        }
+        let known = |host: &String| (1..=self.hosts).any(|number| format!("h{number}") == *host);
+        if let Some(host) = self.routers.keys().find(|host| !known(host)) {
+            return Err(StartError::NoSuchHost(host.clone()));
         }
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -170,6 +188,15 @@ impl Builder {
             ethernet: ethernet_address(index),
             address: self.network(isolated).address(index + 1),
         };
+        let nat = isolated.then(|| self.routers.get(&name)).flatten().copied();
+        let inside = |station: Station| Station {
+            address: nat::INNER,
+            ..station
+        };
+        let gateway = Station {
+            ethernet: nat::GATEWAY_ETHERNET,
+            address: nat::GATEWAY,
+        };
         let (state, run) = (own.join("state"), own.join("run"));
         let mut directories = vec![
             (state.clone(), PathBuf::from(STATE)),
@@ -189,14 +216,19 @@ impl Builder {
             },
             household: Household {
                 name: name.clone(),
-                station: station(index),
+                station: match nat {
+                    Some(_) => inside(station(index)),
+                    None => station(index),
+                },
                 peers: (0..self.hosts)
                     .filter(|it| *it != index)
                     .map(station)
                     .collect(),
+                gateway: nat.map(|_| gateway),
                 directories,
             },
             name,
+            nat,
             isolated,
         }
     }

@@ -1,6 +1,7 @@
 //! The verbs of the command, each a few lines over the library.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lab::control::{Remote, Request};
 use lab::daemon::{Side, start_in_background};
-use lab::{Lab, LinkChange, Subnet, Wan};
+use lab::{Lab, LinkChange, Nat, Subnet, Wan};
 
 use crate::output;
 
@@ -63,6 +64,13 @@ enum Verb {
         /// The host
         host: String,
     },
+    /// Carry a host that runs to another address: lab move h3 10.77.0.103
+    Move {
+        /// The host
+        host: String,
+        /// Its address from now on, or that of the router that it is behind
+        address: Ipv4Addr,
+    },
     /// Show hosts, links and cuts
     Status {
         /// How to write it
@@ -99,6 +107,12 @@ struct Up {
     /// A directory that each host has for itself, besides /var/lib/welkin and /run/welkin
     #[arg(long = "private", value_name = "DIR")]
     private: Vec<PathBuf>,
+    /// Hosts behind routers that translate addresses, such as h2,h3
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    nat: Vec<String>,
+    /// The same, behind routers through which no hole can be punched
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    symmetric_nat: Vec<String>,
     /// Where to keep the directories of the hosts [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -176,6 +190,7 @@ fn run(name: String, verb: Verb) -> Outcome {
         Verb::Heal { links } => ask(Request::Heal { links }),
         Verb::Kill { host } => ask(Request::Kill(host)),
         Verb::Start { host } => ask(Request::Start(host)),
+        Verb::Move { host, address } => ask(Request::Move { host, address }),
         Verb::Status { output } => {
             let status = remote
                 .status()
@@ -210,6 +225,12 @@ fn start(name: String, up: Up) -> Outcome {
     }
     if let Some(parent) = up.data {
         builder = builder.data_below(parent);
+    }
+    for host in up.nat {
+        builder = builder.behind(host, Nat::Cone);
+    }
+    for host in up.symmetric_nat {
+        builder = builder.behind(host, Nat::Symmetric);
     }
     if up.no_namespaces {
         builder = builder.without_namespaces();

@@ -11,6 +11,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -66,6 +67,13 @@ pub enum Request {
     Kill(String),
     /// [`crate::Host::start`].
     Start(String),
+    /// [`crate::Host::move_to`].
+    Move {
+        /// The host.
+        host: String,
+        /// Where it is from now on.
+        address: Ipv4Addr,
+    },
     /// The way into a host.
     Door(String),
     /// [`crate::Lab::down`].

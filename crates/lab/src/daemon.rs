@@ -182,6 +182,11 @@ fn answer(lab: &Lab, request: Request) -> Result<Answer, String> {
                     .map_err(|error| format!("{}: {error}", host.name())),
             );
         }
+        Request::Move { host, address } => {
+            let host = lab.find(&host).map_err(|error| error.to_string())?;
+            let moved = host.move_to(address);
+            return done(moved.map_err(|error| format!("{}: {error}", host.name())));
+        }
         Request::Down => unreachable!("the caller takes the lab down itself"),
     }
     .map(|()| Answer::Done)

@@ -12,6 +12,8 @@ pub enum StartError {
     BadName(String),
     /// A lab has at least one host and at most [`crate::HOSTS_MAX`].
     BadCount(usize),
+    /// No host that is to be behind a router has this name.
+    NoSuchHost(String),
     /// A lab of this name is up.
     NameTaken(String),
     /// The matrix or its sites are wrong.
@@ -22,12 +24,16 @@ pub enum StartError {
     Io(&'static str, io::Error),
 }
 
-/// Why a host was not killed or started. It is as it was, unless the system refused half-way; then
+/// Why a host was not killed, started or moved. It is as it was, unless the system refused half-way; then
 /// killing it again is safe.
 #[derive(Debug)]
 pub enum HostError {
     /// It is up already.
     AlreadyUp,
+    /// It is down.
+    Down,
+    /// The hosts of this lab are loopback addresses: they cannot move.
+    NoNetwork,
     /// The lab is down.
     Closed,
     /// The system refused.
@@ -62,6 +68,7 @@ impl fmt::Display for StartError {
                 let most = crate::HOSTS_MAX;
                 write!(formatter, "a lab of {count} hosts: it can have 1 to {most}")
             }
+            Self::NoSuchHost(name) => write!(formatter, "there is no host '{name}'"),
             Self::NameTaken(name) => write!(
                 formatter,
                 "a lab '{name}' is up: take it down, or give this one another name"
@@ -77,6 +84,13 @@ impl fmt::Display for HostError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AlreadyUp => write!(formatter, "it is up already"),
+            Self::Down => write!(formatter, "it is down"),
+            Self::NoNetwork => {
+                write!(
+                    formatter,
+                    "hosts are only loopback addresses here: none can move"
+                )
+            }
             Self::Closed => write!(formatter, "the lab is down"),
             Self::Io(error) => write!(formatter, "{error}"),
         }

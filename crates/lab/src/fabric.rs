@@ -12,7 +12,8 @@
 //! and delivered in order. A cut also drops what is in flight, so nothing arrives after it.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -20,6 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::link::Link;
+use crate::nat::Router;
 
 /// Nanoseconds of the monotonic clock.
 pub(crate) type Nanoseconds = u64;
@@ -58,6 +60,10 @@ pub(crate) struct Fabric {
     spare: Vec<Vec<u8>>,
     chance: ChaCha8Rng,
     counters: Counters,
+    /// The routers of the hosts that are behind one.
+    routers: BTreeMap<usize, Router>,
+    /// Where hosts are that are not at the address of their number.
+    moved: BTreeMap<usize, Ipv4Addr>,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +108,28 @@ impl Fabric {
             spare: Vec::new(),
             chance: ChaCha8Rng::seed_from_u64(seed),
             counters: Counters::default(),
+            routers: BTreeMap::new(),
+            moved: BTreeMap::new(),
+        }
+    }
+
+    /// From now on this host is behind a router.
+    pub(crate) fn set_router(&mut self, host: usize, router: Router) {
+        self.routers.insert(host, router);
+    }
+
+    /// The host, or its router, has another address; without one, that of its number again.
+    pub(crate) fn set_place(&mut self, host: usize, address: Option<Ipv4Addr>) {
+        match address {
+            None => {
+                self.moved.remove(&host);
+            }
+            Some(address) => {
+                self.moved.insert(host, address);
+                if let Some(router) = self.routers.get_mut(&host) {
+                    router.move_to(address);
+                }
+            }
         }
     }
 
@@ -113,6 +141,18 @@ impl Fabric {
         frame: &[u8],
         deliver: &mut impl FnMut(usize, &[u8]),
     ) {
+        let translated;
+        let moved = &self.moved;
+        let frame = match self.routers.get_mut(&from) {
+            None => frame,
+            Some(router) => match router.outward(now, frame, |it| host_at(moved, it)) {
+                None => return,
+                Some(frame) => {
+                    translated = frame;
+                    &translated
+                }
+            },
+        };
         match destination(frame) {
             Destination::Host(to) if to < self.hosts && to != from => {
                 self.admit(now, from, to, frame, deliver);
@@ -135,7 +175,7 @@ impl Fabric {
             let lane = &mut self.lanes[flight.lane];
             lane.flying_bytes = lane.flying_bytes.saturating_sub(flight.frame.len());
             if lane.epoch == flight.epoch {
-                deliver(flight.lane % self.hosts, &flight.frame);
+                self.hand_over(now, flight.lane % self.hosts, &flight.frame, deliver);
                 self.counters.delivered += 1;
             } else {
                 self.counters.cut += 1;
@@ -194,6 +234,22 @@ impl Fabric {
         from * self.hosts + to
     }
 
+    /// Gives a frame to a host, through its router.
+    fn hand_over(
+        &self,
+        now: Nanoseconds,
+        to: usize,
+        frame: &[u8],
+        deliver: &mut impl FnMut(usize, &[u8]),
+    ) {
+        let Some(router) = self.routers.get(&to) else {
+            return deliver(to, frame);
+        };
+        if let Some(frame) = router.inward(now, frame, ethernet_address(to)) {
+            deliver(to, &frame);
+        }
+    }
+
     fn admit(
         &mut self,
         now: Nanoseconds,
@@ -205,7 +261,7 @@ impl Fabric {
         let index = self.lane(from, to);
         match self.lanes[index].judge(now, frame.len(), &mut self.chance) {
             Verdict::Now => {
-                deliver(to, frame);
+                self.hand_over(now, to, frame, deliver);
                 self.counters.delivered += 1;
             }
             Verdict::Due(due) => {
@@ -322,6 +378,15 @@ fn destination(frame: &[u8]) -> Destination {
         [first, _, _, _, _, _, ..] if first & 1 == 1 => Destination::All,
         _ => Destination::Nobody,
     }
+}
+
+fn host_at(moved: &BTreeMap<usize, Ipv4Addr>, address: Ipv4Addr) -> Option<usize> {
+    if let Some((host, _)) = moved.iter().find(|(_, place)| **place == address) {
+        return Some(*host);
+    }
+    let [.., number] = address.octets();
+    let host = usize::from(number).checked_sub(1)?;
+    (!moved.contains_key(&host)).then_some(host)
 }
 
 fn nanoseconds(duration: Duration) -> Nanoseconds {

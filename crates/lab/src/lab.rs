@@ -4,6 +4,7 @@
 //! A host is *up* or *down*. `kill` and `start` go between the two; the address and the directories
 //! stay. A lab goes down once, by [`Lab::down`] or by being dropped, also by a panic.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io;
@@ -21,13 +22,15 @@ use crate::capabilities::Capabilities;
 use crate::cgroups::HostCgroups;
 use crate::door::{self, Door};
 use crate::errors::{DownError, HostError, NetworkError, StartError};
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, ethernet_address};
 use crate::init::Init;
 use crate::keeper::Keeper;
 use crate::link::{Link, LinkChange};
+use crate::nat::Router;
 use crate::rundir::{self, InitRecord, Record, RunDirectory};
 use crate::status::{DoorRecord, HostStatus, LinkStatus, Status};
 use crate::switch::Switch;
+use crate::tap::{self, Station};
 use crate::wan::Wan;
 use crate::{fallback, notice, settle};
 
@@ -67,6 +70,8 @@ struct Core {
     slots: Vec<Mutex<Slot>>,
     /// Where hosts have namespaces.
     engine: Option<Engine>,
+    /// Where hosts are that have moved since they were booted.
+    moved: Mutex<BTreeMap<usize, Ipv4Addr>>,
 }
 
 #[derive(Debug)]
@@ -137,6 +142,7 @@ impl Lab {
             slots: plans.iter().map(|_| Mutex::new(Slot::Down)).collect(),
             plans,
             engine,
+            moved: Mutex::default(),
         });
         let host = |index| Host {
             core: Arc::clone(&core),
@@ -364,9 +370,10 @@ impl Host {
         &self.plan().name
     }
 
-    /// Its address; every host reaches every other by it.
+    /// Its address, or that of the router that it is behind: others see it there.
     pub fn address(&self) -> Ipv4Addr {
-        self.plan().address
+        let moved = lock(&self.core.moved).get(&self.index).copied();
+        moved.unwrap_or(self.plan().address)
     }
 
     /// The site of the WAN that it is at.
@@ -445,6 +452,42 @@ impl Host {
         self.core.kill(self.index)
     }
 
+    /// Carries it to another place while it runs: from now on its address, or that of the router that
+    /// it is behind, is `address`, and nothing reaches it at the old one. Booted anew it is where it
+    /// was at first.
+    pub fn move_to(&self, address: Ipv4Addr) -> Result<(), HostError> {
+        let engine = self.core.engine.as_ref().ok_or(HostError::NoNetwork)?;
+        if !self.is_up() {
+            return Err(HostError::Down);
+        }
+        self.place(engine, address).map_err(HostError::Io)?;
+        lock(&self.core.moved).insert(self.index, address);
+        Ok(())
+    }
+
+    fn place(&self, engine: &Engine, address: Ipv4Addr) -> io::Result<()> {
+        let moved = Some(address);
+        engine
+            .switch
+            .change(|fabric| fabric.set_place(self.index, moved));
+        if self.plan().nat.is_none() {
+            self.in_network(|| tap::readdress(address))?;
+        }
+        let station = Station {
+            ethernet: ethernet_address(self.index),
+            address,
+        };
+        for index in (0..self.core.plans.len()).filter(|it| *it != self.index) {
+            let core = Arc::clone(&self.core);
+            let other = Host { core, index };
+            // Behind a router it finds everybody by the router.
+            if other.is_up() && other.plan().nat.is_none() {
+                other.in_network(|| tap::meet(station))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Boots it again, with the same address and the same directories.
     pub fn start(&self) -> Result<(), HostError> {
         let mut slot = self.slot();
@@ -478,6 +521,13 @@ impl Host {
     fn boot(&self, engine: &Engine) -> io::Result<Up> {
         let plan = self.plan();
         let name = format!("lab-{}", plan.name);
+        lock(&self.core.moved).remove(&self.index);
+        engine.switch.change(|fabric| {
+            fabric.set_place(self.index, None);
+            if let Some(nat) = plan.nat {
+                fabric.set_router(self.index, Router::new(nat, plan.address));
+            }
+        });
         let init = engine.keeper.run(move || Init::start(&name))??;
         let cgroups = plan.cgroups.make_around(init.pid().as_raw());
         let settled = settle::settle(&init, &plan.household).and_then(|device| {

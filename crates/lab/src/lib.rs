@@ -51,6 +51,11 @@
 //! of its direction says. Every neighbour is known from the start, so there is no ARP; a host that is
 //! cut off or dead is silent, as it would be far away.
 //!
+//! A host can be *behind a router* that translates addresses ([`Builder::behind`]): then it has the
+//! address 192.168.77.2, as all such hosts, others see that of its router, and nothing reaches it
+//! that it has not asked for. A host can *move* ([`Host::move_to`]): its address, or that of its
+//! router, is another one from then on.
+//!
 //! # Limits
 //!
 //! [`HOSTS_MAX`] hosts; [`DELAY_MAX`] of delay; 64 MiB in flight in each direction between two
@@ -72,6 +77,7 @@ mod init;
 mod keeper;
 mod lab;
 mod link;
+mod nat;
 mod notice;
 mod process;
 mod rundir;
@@ -88,5 +94,6 @@ pub use errors::{DownError, HostError, NetworkError, StartError};
 pub use fabric::Counters;
 pub use lab::{Host, Lab, Ways};
 pub use link::{DELAY_MAX, Link, LinkChange, parse_duration, parse_rate, parse_share};
+pub use nat::Nat;
 pub use status::{HostStatus, LinkStatus, Status};
 pub use wan::{Wan, WanError};

@@ -21,6 +21,8 @@ pub(crate) struct Household {
     pub(crate) name: String,
     pub(crate) station: Station,
     pub(crate) peers: Vec<Station>,
+    /// The router that it is behind.
+    pub(crate) gateway: Option<Station>,
     /// Private directories and the places that they are mounted on.
     pub(crate) directories: Vec<(PathBuf, PathBuf)>,
 }
@@ -50,7 +52,7 @@ fn settle_here(init: &Init, household: &Household) -> io::Result<OwnedFd> {
         bind(private, place)?;
     }
     renew_views();
-    tap::set_up(household.station, &household.peers)
+    tap::set_up(household.station, &household.peers, household.gateway)
 }
 
 fn bind(private: &Path, place: &Path) -> io::Result<()> {

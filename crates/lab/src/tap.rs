@@ -25,7 +25,13 @@ pub(crate) struct Station {
 
 /// Makes the device, brings it and `lo` up, and tells the kernel where all `peers` are (so that no
 /// ARP crosses the WAN and an unreachable host is silent). The device is non-blocking.
-pub(crate) fn set_up(own: Station, peers: &[Station]) -> io::Result<OwnedFd> {
+///
+/// Behind a router the only neighbour is the router, and the way to everywhere.
+pub(crate) fn set_up(
+    own: Station,
+    peers: &[Station],
+    gateway: Option<Station>,
+) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
     raise("lo", &control)?;
@@ -50,23 +56,46 @@ pub(crate) fn set_up(own: Station, peers: &[Station]) -> io::Result<OwnedFd> {
         &mut request,
         "set the queue length",
     )?;
+    assign(own.address, &control)?;
+    raise(DEVICE, &control)?;
+    route_multicast(&control)?;
+    if let Some(gateway) = gateway {
+        introduce(gateway, &control)?;
+        route_by(gateway.address, &control)?;
+    } else {
+        for peer in peers {
+            introduce(*peer, &control)?;
+        }
+    }
+    Ok(tap)
+}
+
+/// Gives the device another address; the old one is gone. For the namespace of the calling thread.
+pub(crate) fn readdress(address: Ipv4Addr) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    assign(address, &control)
+}
+
+/// Tells the kernel of the calling thread's namespace where a host is now.
+pub(crate) fn meet(peer: Station) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    introduce(peer, &control)
+}
+
+fn assign(address: Ipv4Addr, control: &OwnedFd) -> io::Result<()> {
     let mut request = request_for(DEVICE);
-    request.ifr_ifru.ifru_addr = internet(own.address);
-    ioctl(&control, libc::SIOCSIFADDR, &mut request, "set the address")?;
+    request.ifr_ifru.ifru_addr = internet(address);
+    ioctl(control, libc::SIOCSIFADDR, &mut request, "set the address")?;
     let mut request = request_for(DEVICE);
     request.ifr_ifru.ifru_netmask = internet(Ipv4Addr::new(255, 255, 255, 0));
     ioctl(
-        &control,
+        control,
         libc::SIOCSIFNETMASK,
         &mut request,
         "set the network mask",
-    )?;
-    raise(DEVICE, &control)?;
-    route_multicast(&control)?;
-    for peer in peers {
-        introduce(*peer, &control)?;
-    }
-    Ok(tap)
+    )
 }
 
 fn make() -> io::Result<OwnedFd> {
@@ -104,6 +133,16 @@ fn route_multicast(control: &OwnedFd) -> io::Result<()> {
     route.rt_flags = libc::RTF_UP;
     route.rt_dev = device.as_ptr().cast_mut();
     ioctl(control, libc::SIOCADDRT, &mut route, "route multicast")
+}
+
+/// Everything that is not near goes to the router.
+fn route_by(gateway: Ipv4Addr, control: &OwnedFd) -> io::Result<()> {
+    let mut route: libc::rtentry = zeroed();
+    route.rt_dst = internet(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = internet(Ipv4Addr::UNSPECIFIED);
+    route.rt_gateway = internet(gateway);
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    ioctl(control, libc::SIOCADDRT, &mut route, "route by the gateway")
 }
 
 /// A permanent entry in the table of neighbours.

@@ -1,10 +1,10 @@
 //! What programs on hosts see of the network: addresses, delay, loss, rate, cuts.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use lab::{Lab, Link, NetworkError, Wan, Ways};
+use lab::{Lab, Link, Nat, NetworkError, Wan, Ways};
 
 use crate::{SOON, eventually, now, start};
 
@@ -268,7 +268,7 @@ fn names_and_values_that_make_no_sense_are_refused() {
 #[test]
 fn multicast_reaches_all_hosts() {
     let lab = start(Lab::builder().hosts(3));
-    let group = std::net::Ipv4Addr::new(239, 7, 7, 7);
+    let group = Ipv4Addr::new(239, 7, 7, 7);
     let member = |name: &str| {
         let host = lab.host(name);
         let made = host.in_network(|| {
@@ -286,4 +286,53 @@ fn multicast_reaches_all_hosts() {
     for socket in &members {
         assert_eq!(socket.recv(&mut [0; 16]).expect("it arrives"), 3);
     }
+}
+
+#[test]
+fn behind_a_router_a_host_is_reached_only_where_it_has_sent_to() {
+    let lab = start(Lab::builder().hosts(3).behind("h2", Nat::Cone));
+    let inside = lab
+        .host("h2")
+        .in_network(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a port is free");
+    inside.set_read_timeout(Some(SOON)).expect("a timeout");
+    let (friend, stranger) = (udp(&lab, "h1"), udp(&lab, "h3"));
+    inside
+        .send_to(b"there", address(&friend))
+        .expect("it sends");
+    let mut buffer = [0; 16];
+    let (_, seen) = friend.recv_from(&mut buffer).expect("it arrives");
+    assert_eq!(seen.ip(), lab.host("h2").address(), "its router's address");
+    stranger.send_to(b"unasked", seen).expect("it sends");
+    friend.send_to(b"back", seen).expect("it sends");
+    let (length, from) = inside.recv_from(&mut buffer).expect("it arrives");
+    assert_eq!(
+        &buffer[..length],
+        b"back",
+        "and nothing that was not asked for"
+    );
+    assert_eq!(from, address(&friend));
+}
+
+#[test]
+fn a_host_that_moves_is_reached_at_its_new_address_and_not_at_the_old_one() {
+    let lab = start(Lab::builder().hosts(3).behind("h3", Nat::Cone));
+    let old = udp(&lab, "h2");
+    for (host, last) in [("h2", 102), ("h3", 103)] {
+        let place = Ipv4Addr::new(10, 77, 0, last);
+        lab.host(host).move_to(place).expect("it is up");
+        assert_eq!(lab.host(host).address(), place);
+    }
+    let inside = lab
+        .host("h3")
+        .in_network(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a port is free");
+    // From behind the router to the one that moved, and back.
+    let there = udp(&lab, "h2");
+    inside.send_to(b"there", address(&there)).expect("it sends");
+    let (_, seen) = there.recv_from(&mut [0; 16]).expect("it arrives");
+    assert_eq!(seen.ip(), lab.host("h3").address());
+    round_trip(&udp(&lab, "h1"), &there, 1);
+    let nobody = arrives(&udp(&lab, "h1"), &old, Duration::from_millis(100));
+    assert!(!nobody, "nobody is at the old address");
 }
