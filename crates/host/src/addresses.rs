@@ -26,6 +26,12 @@ pub(crate) fn of(bound: &[SocketAddr]) -> Vec<String> {
     select(bound, &interfaces())
 }
 
+/// Whether an interface of this machine has this address; yes, when it cannot be asked.
+pub(crate) fn is_own(ip: IpAddr) -> bool {
+    let own = interfaces();
+    own.is_empty() || own.iter().any(|own| own.ip == ip)
+}
+
 fn interfaces() -> Vec<Own> {
     let Ok(all) = getifaddrs() else {
         return Vec::new();

@@ -74,7 +74,7 @@ const ARRIVALS_MAX: usize = 256;
 const BURST: usize = 64;
 /// Between two looks at the clock and the load of the machine.
 pub(crate) const PULSE: Duration = Duration::from_secs(5);
-/// Own addresses are looked at every so many pulses.
+/// Own addresses are looked at every so many pulses, and when interfaces have changed.
 const PULSES_PER_LOOK: u32 = 3;
 /// How long answers and messages that are on their way may take when the node ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -472,11 +472,16 @@ async fn pulse(inputs: mpsc::Sender<Input>, links: Links, mut known: Vec<String>
     let mut count = 0_u32;
     let mut told = Vec::new();
     loop {
-        ticks.tick().await;
-        count = count.wrapping_add(1);
-        told.push(Input::Wall(clock::wall()));
-        told.push(Input::Load(meter.load()));
-        if count.is_multiple_of(PULSES_PER_LOOK) {
+        let has_moved = tokio::select! {
+            _ = ticks.tick() => false,
+            () = links.moved() => true,
+        };
+        if !has_moved {
+            count = count.wrapping_add(1);
+            told.push(Input::Wall(clock::wall()));
+            told.push(Input::Load(meter.load()));
+        }
+        if has_moved || count.is_multiple_of(PULSES_PER_LOOK) {
             let addresses = addresses::of(&links.bound());
             if !addresses.is_empty() && addresses != known {
                 known.clone_from(&addresses);

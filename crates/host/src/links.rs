@@ -43,14 +43,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use iroh::endpoint::{
-    BindOpts, Connection, MtuDiscoveryConfig, PortmapperConfig, QuicTransportConfig, VarInt,
-    presets,
+    BindOpts, Connection, LocalTransportAddr, MtuDiscoveryConfig, PortmapperConfig,
+    QuicTransportConfig, VarInt, presets,
 };
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, Watcher};
 use kernel::limits::DATAGRAM_BYTES_MAX;
 use kernel::world::Input;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,11 +58,12 @@ use wire::id::NodeId;
 use wire::peer::JoinRequest;
 use wire::{JOIN_ALPN, PEER_ALPN};
 
-use crate::clock;
 use crate::metrics::Metrics;
+use crate::{addresses, clock};
 
 mod accept;
 pub(crate) mod join;
+mod paths;
 mod twice;
 
 /// How long a dial may take.
@@ -108,6 +109,7 @@ enum Close {
     Silent,
     Violation,
     Busy,
+    Moved,
 }
 
 impl Close {
@@ -120,6 +122,7 @@ impl Close {
             Self::Silent => (4, "nothing was acknowledged"),
             Self::Violation => (5, "the protocol was not kept"),
             Self::Busy => (6, "too many at once; try again"),
+            Self::Moved => (8, "the node has another address now"),
         };
         connection.close(VarInt::from_u32(code), reason.as_bytes());
     }
@@ -284,6 +287,16 @@ impl Link {
         self.users.load(Ordering::Relaxed) == 0 && now.since(used) > UNUSED
     }
 
+    /// Whether all of its paths begin at addresses that this machine no longer has.
+    fn is_left_behind(&self) -> bool {
+        let paths = self.connection.paths();
+        let is_lost = |path: iroh::endpoint::Path<'_>| match path.local_addr() {
+            LocalTransportAddr::Ip(Some(ip)) => !addresses::is_own(ip.to_canonical()),
+            _ => false,
+        };
+        paths.iter().next().is_some() && paths.iter().all(is_lost)
+    }
+
     fn round_trip_us(&self) -> Option<u64> {
         let paths = self.connection.paths();
         let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
@@ -396,6 +409,8 @@ struct Shared {
     deliveries: TaskTracker,
     stop: CancellationToken,
     metrics: Metrics,
+    /// The machine may have other addresses.
+    moved: Notify,
     /// Long messages that are being received.
     large: Arc<Semaphore>,
     /// Connections of which it is not known yet who they are.
@@ -426,6 +441,7 @@ impl Links {
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
             metrics,
+            moved: Notify::new(),
             large: Arc::new(Semaphore::new(accept::LARGE_MESSAGES_MAX)),
             handshakes: Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)),
             askers: Semaphore::new(accept::ASKERS_MAX),
@@ -433,6 +449,7 @@ impl Links {
         });
         let links = Self { shared };
         links.background(links.clone().sweep());
+        links.background(links.clone().watch_interfaces());
         Ok(links)
     }
 
@@ -445,6 +462,37 @@ impl Links {
     /// The addresses that sockets are bound to.
     pub(crate) fn bound(&self) -> Vec<SocketAddr> {
         self.shared.endpoint.bound_sockets()
+    }
+
+    /// Waits until the machine may have other addresses than before.
+    pub(crate) async fn moved(&self) {
+        self.shared.moved.notified().await;
+    }
+
+    /// Says so when the transport sees that interfaces have changed.
+    async fn watch_interfaces(self) {
+        let mut watcher = self.shared.endpoint.watch_addr();
+        while watcher.updated().await.is_ok() {
+            self.leave_behind();
+            self.shared.moved.notify_one();
+        }
+    }
+
+    /// Closes links that end at an address which this machine no longer has and that the peer has
+    /// dialled, and dials anew: only a dialler can open a new path, and the other side does not know
+    /// yet where this one is.
+    fn leave_behind(&self) {
+        for (node, peer) in self.peers().iter_mut() {
+            let is_lost =
+                |link: &&Link| !link.dialled_here && link.is_open() && link.is_left_behind();
+            let lost: Vec<Link> = peer.links.iter().filter(is_lost).cloned().collect();
+            for link in &lost {
+                Close::Moved.apply(&link.connection);
+            }
+            if !lost.is_empty() && peer.link(self.shared.here).is_none() {
+                self.dial_if_needed(*node, peer);
+            }
+        }
     }
 
     /// This node is a member and is found there.
@@ -860,6 +908,7 @@ async fn bind(
         .secret_key(SecretKey::from_bytes(&key.to_bytes()))
         .alpns(alpns)
         .transport_config(transport(serve).map_err(&fail)?)
+        .path_selector(Arc::new(paths::Preference))
         .clear_ip_transports();
     let mut families = [false; 2];
     for address in listen {
