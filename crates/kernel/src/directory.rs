@@ -67,7 +67,7 @@ impl Directory {
         let state = |it: &AppRecord| {
             let tenancy = it.wanted.tenancy.as_ref();
             let generation = tenancy.map(|tenancy| tenancy.generation);
-            (it.version, it.wanted.version, generation)
+            (it.version, it.wanted.version, generation, it.job.clone())
         };
         let before = state(mine);
         join_into(mine, record);
@@ -172,6 +172,7 @@ pub(crate) fn join_into(mine: &mut AppRecord, other: AppRecord) {
         mine.settled = other.settled;
     }
     mine.begun = mine.begun.max(other.begun);
+    mine.job.join(other.job);
 }
 
 /// Whoever wishes may not have heard who votes on the app now: that is not lost with its wish.
@@ -217,7 +218,9 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
-    use wire::id::UnixMillis;
+    use wire::fact::{Exit, ExitReason};
+    use wire::id::{ObjectId, UnixMillis};
+    use wire::job::{Attempt, RUNS_MAX, Run};
 
     /// A node that removed 1,000 apps of twenty objects each kept about 10 MiB of room for them.
     #[test]
@@ -230,6 +233,51 @@ mod tests {
         directory.trim(app);
         let kept = directory.get(app).expect("it has joined");
         assert_eq!(kept.objects.capacity(), 0);
+    }
+
+    fn run(number: u64, version: u64) -> Run {
+        let attempt = |version: u64| Attempt {
+            object: ObjectId([u8::try_from(version % 7).expect("small"); 16]),
+            node: NodeId([1; 32]),
+            started: version.is_multiple_of(3).then_some(UnixMillis(version)),
+            exit: version.is_multiple_of(5).then_some(Exit {
+                reason: ExitReason::Code(u8::try_from(version % 4).expect("small")),
+                at: UnixMillis(version % 8),
+                asked: version.is_multiple_of(2),
+            }),
+        };
+        Run {
+            skipped: u32::try_from(version % 5).expect("small"),
+            attempt: (version % 6 > 1).then(|| attempt(version)),
+            ..Run::new(number, UnixMillis(version % 9), UnixMillis(version % 11))
+        }
+    }
+
+    #[test]
+    fn a_join_forgets_no_run_that_either_knows() {
+        let runs = |numbers: &[u64]| {
+            let mut it = record(1, 1);
+            it.job.born = it.wanted.born;
+            it.job.runs = numbers.iter().map(|number| run(*number, 1)).collect();
+            it
+        };
+        let older = runs(&[1, 2, 3, 5]);
+        let newer = AppRecord {
+            version: older.version,
+            ..runs(&[2, 4])
+        };
+        let numbers =
+            |it: &AppRecord| -> Vec<u64> { it.job.runs.iter().map(|run| run.number).collect() };
+        assert_eq!(numbers(&joined(&older, &newer)), [1, 2, 3, 4, 5]);
+        let many: Vec<u64> = (1..20).collect();
+        assert_eq!(numbers(&joined(&older, &runs(&many))).len(), RUNS_MAX);
+        let mut reborn = runs(&[1]);
+        reborn.job.born.millis += 1;
+        assert_eq!(
+            numbers(&joined(&older, &reborn)),
+            [1],
+            "of another app of the name"
+        );
     }
 
     /// A record whose content follows from its versions, as in life: a version is one write.
@@ -254,11 +302,19 @@ mod tests {
                 previous: None,
                 rolls_back: false,
                 undone: None,
+                scheduled: UnixMillis::default(),
             },
             objects: Vec::new(),
             objects_born: Version::default(),
             settled: at(version),
             begun: at(version % 4),
+            job: wire::job::Job {
+                born: at(version % 2),
+                runs: (version / 8 + version % 3..version)
+                    .take(RUNS_MAX)
+                    .map(|number| run(number, version))
+                    .collect(),
+            },
             decisions: alloc::vec![wire::call::Decision {
                 index: 0,
                 at: UnixMillis(version),

@@ -221,6 +221,7 @@ impl Objects {
             revised: placement.wanted.revised,
             restart: spec.restart,
             health: spec.health.as_ref().map(|_| HealthState::Starting),
+            run: placement.run,
         };
         let object = placement.object;
         let hosted = HostedObject {

@@ -270,6 +270,7 @@ mod tests {
             on_partition: wire::spec::OnPartition::Available,
             health: None,
             after: Default::default(),
+            schedule: None,
         }
     }
 

@@ -19,6 +19,8 @@
 //! goes first             no further, or back to what it was before
 //! ```
 
+pub(crate) mod job;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,7 +29,7 @@ use core::time::Duration;
 
 use wire::fact::{Exit, ExitReason, ObjectFacts, Phase};
 use wire::health::HealthState;
-use wire::id::{AppId, NodeId, ObjectId, Version};
+use wire::id::{AppId, NodeId, ObjectId, UnixMillis, Version};
 use wire::peer::{AppRecord, Revision, Wanted};
 use wire::spec::{AppSpec, OnPartition, Restart};
 
@@ -150,6 +152,9 @@ pub(crate) fn plan(
         };
         steps.extend(record.objects.iter().filter(runs).map(stop));
         return steps;
+    }
+    if spec.schedule.is_some() {
+        return job::plan(record, spec, reach, known);
     }
     let by_slot = BySlot::of(&record.objects);
     for index in 0..spec.replicas {
@@ -297,7 +302,9 @@ pub(crate) fn progress(
 pub(crate) fn is_updating(record: &AppRecord, reach: impl Fn(NodeId) -> Reach) -> bool {
     let wanted = &record.wanted;
     let is_older = |it: &ObjectFacts| it.revised != wanted.revised && is_reachable(reach(it.node));
-    wanted.spec.is_some()
+    // What has a schedule is changed from its next run on.
+    let lasts = |spec: &AppSpec| spec.schedule.is_none();
+    wanted.spec.as_ref().is_some_and(lasts)
         && (record.settled != wanted.revised || record.objects.iter().any(is_older))
 }
 
@@ -614,6 +621,8 @@ pub(crate) struct Supervision {
     trials: BTreeMap<(AppId, ObjectId), Option<Instant>>,
     /// See [`Known::cramped`].
     cramped: BTreeSet<(AppId, u32)>,
+    /// When the next run is due, of apps with a schedule.
+    pub(crate) timetable: BTreeMap<AppId, UnixMillis>,
 }
 
 /// What keeps a slot empty.
@@ -793,8 +802,15 @@ impl Supervision {
     /// The app is gone, or is somebody else's now.
     pub(crate) fn forget(&mut self, app: AppId) {
         self.busy.remove(&app);
+        self.timetable.remove(&app);
         self.try_out(Instant::default(), app, &BTreeSet::new());
         self.start_afresh(app);
+    }
+
+    /// The wall clock says this: runs of some apps may be due.
+    pub(crate) fn handle_wall(&mut self, wall: UnixMillis) {
+        let due = self.timetable.iter().filter(|(_, due)| **due <= wall);
+        self.dirty.extend(due.map(|(app, _)| *app));
     }
 
     /// Something changed for the better: look for places now.
@@ -858,7 +874,11 @@ mod tests {
     use super::*;
 
     /// `slots` are objects as `NODE INDEX PHASE CREATED`; nodes are letters.
-    fn record(restart: Restart, replicas: u32, slots: &[(char, u32, Phase, u64)]) -> AppRecord {
+    pub(super) fn record(
+        restart: Restart,
+        replicas: u32,
+        slots: &[(char, u32, Phase, u64)],
+    ) -> AppRecord {
         let spec = AppSpec {
             name: "web".to_string(),
             replicas,
@@ -875,6 +895,7 @@ mod tests {
             on_partition: OnPartition::Available,
             health: None,
             after: Default::default(),
+            schedule: None,
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {
@@ -896,6 +917,7 @@ mod tests {
                 revised: Version::default(),
                 restart,
                 health: None,
+                run: 0,
             };
         AppRecord {
             app: AppId::of_name("web"),
@@ -906,15 +928,16 @@ mod tests {
             decisions: vec![],
             settled: Version::default(),
             begun: Version::default(),
+            job: Default::default(),
         }
     }
 
-    fn node_id(letter: char) -> NodeId {
+    pub(super) fn node_id(letter: char) -> NodeId {
         NodeId([u8::try_from(letter).expect("a letter"); 32])
     }
 
     /// Lower-case nodes answer, `D` drains, `L` is lost, `R` was removed.
-    fn reach(node: NodeId) -> Reach {
+    pub(super) fn reach(node: NodeId) -> Reach {
         match char::from(node.0[0]) {
             'D' => Reach::Draining,
             'L' => Reach::Lost,
@@ -928,6 +951,12 @@ mod tests {
     }
 
     fn check_known(record: &AppRecord, known: &Known, expect: Expect) {
+        let steps = plan(record, reach, known);
+        expect.assert_eq(&lines(&steps).join("; "));
+    }
+
+    /// Steps as people read them.
+    pub(super) fn lines(steps: &[Step]) -> Vec<String> {
         let name = |object: ObjectId| object.0[0];
         let line = |step: &Step| match step {
             Step::Place { index } => format!("place {index}"),
@@ -939,9 +968,7 @@ mod tests {
             Step::RollBack { why } => format!("roll back: {why}"),
             Step::Forget => "forget".to_string(),
         };
-        let steps = plan(record, reach, known);
-        let lines: Vec<String> = steps.iter().map(line).collect();
-        expect.assert_eq(&lines.join("; "));
+        steps.iter().map(line).collect()
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn spec(name: &str, program: &[&str], restart: Restart) -> AppSpec {
         on_partition: wire::spec::OnPartition::Available,
         health: None,
         after: Default::default(),
+        schedule: None,
     }
 }
 

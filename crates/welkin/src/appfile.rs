@@ -23,10 +23,11 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Value;
 use wire::health::{Check, Health};
+use wire::id::UnixMillis;
 use wire::spec::{AppSpec, Constraint, OnPartition, Placement, Program, Resources, Restart, Stop};
 
 use crate::output::human;
-use crate::parse;
+use crate::{parse, schedule};
 
 /// What is wrong with a file, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +90,12 @@ struct Form {
     health: Option<HealthForm>,
     #[serde(default, deserialize_with = "app_names")]
     after: BTreeSet<String>,
+    #[serde(default, deserialize_with = "moment")]
+    at: Option<UnixMillis>,
+    #[serde(default, deserialize_with = "interval")]
+    every: Option<u64>,
+    #[serde(default, deserialize_with = "expression")]
+    cron: Option<String>,
 }
 
 /// How the health of objects is found out, as it is written.
@@ -117,6 +124,14 @@ impl From<HealthForm> for Health {
             start_period_ms: form.start_period.unwrap_or(usual.start_period_ms),
             ..usual
         }
+    }
+}
+
+impl Form {
+    /// How many schedules it says.
+    fn times(&self) -> usize {
+        let said = [self.at.is_some(), self.every.is_some(), self.cron.is_some()];
+        said.into_iter().filter(|is_said| *is_said).count()
     }
 }
 
@@ -154,6 +169,7 @@ impl From<Form> for AppSpec {
             on_partition: form.on_partition.unwrap_or_default(),
             health: form.health.map(|form| Health::from(form).into()),
             after: form.after,
+            schedule: schedule::one_of(form.at, form.every, form.cron),
         }
     }
 }
@@ -179,6 +195,14 @@ pub(crate) fn read(text: &str) -> Result<Vec<AppSpec>, Fault> {
             column: 1,
             detail: "there is no app in it".to_owned(),
             remedy: "name = \"web\" and run = [\"PROGRAM\", \"ARGUMENT\"]".to_owned(),
+        });
+    }
+    if let Some(form) = forms.iter().find(|form| form.times() > 1) {
+        let detail = format!("{} has more than one of at, every and cron", form.name);
+        return Err(Fault {
+            remedy: "one of them; for more make more apps".to_owned(),
+            detail,
+            ..Fault::at_word(text, &["cron", "every"])
         });
     }
     Ok(forms.into_iter().map(AppSpec::from).collect())
@@ -226,6 +250,21 @@ fn read_json(text: &str) -> Result<Vec<Form>, Fault> {
 }
 
 impl Fault {
+    /// At the first line that begins with one of these words, the first of them that there is.
+    fn at_word(text: &str, words: &[&str]) -> Self {
+        let begins = |line: &str, word: &str| {
+            let line = line.trim_start().trim_start_matches(['{', '"', '\'']);
+            line.starts_with(word)
+        };
+        let find = |word: &&str| text.lines().position(|line| begins(line, word));
+        Self {
+            line: words.iter().find_map(find).unwrap_or(0) + 1,
+            column: 1,
+            detail: String::new(),
+            remedy: String::new(),
+        }
+    }
+
     /// Says in our words what a parser found.
     fn new((line, column): (usize, usize), message: &str, piece: Option<&str>) -> Self {
         let (detail, remedy) = reworded(message, piece.unwrap_or("this"));
@@ -355,6 +394,18 @@ fn signal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::E
 
 fn check<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Check, D::Error> {
     by(deserializer, parse::check)
+}
+
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMillis>, D::Error> {
+    by(deserializer, schedule::fixed_moment).map(Some)
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    by(deserializer, schedule::interval).map(Some)
+}
+
+fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    by(deserializer, |text| Ok(text.to_owned())).map(Some)
 }
 
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
@@ -508,6 +559,7 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
         on_partition,
         health,
         after,
+        schedule,
     } = spec;
     let mut fields = vec![
         field("name", name.as_str(), false),
@@ -531,6 +583,8 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
     fields.push(field("rm", *remove_when_done, !remove_when_done));
     let names: Vec<String> = after.iter().cloned().collect();
     fields.push(field("after", names, after.is_empty()));
+    let times = schedule.as_ref().map(schedule::word);
+    fields.extend(times.map(|(word, value)| field(word, value, false)));
     fields.extend(health.as_deref().into_iter().flat_map(health_fields));
     for (port, number) in ports {
         let word = format!("ports.{}", key(port));
@@ -688,6 +742,8 @@ fn exact_bytes(amount: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wire::job::Schedule;
+
     use super::*;
     use expect_test::{Expect, expect};
     use proptest::collection::{btree_map, vec};
@@ -794,13 +850,31 @@ mod tests {
         check_below(
             "image = \"y\"",
             expect![
-                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health, after"
+                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health, after, at, every, cron"
             ],
         );
         check_below(
             "memory = \"much\"",
             expect![[
                 r#"3:10: "much" cannot be read; try an amount of memory, for example 128M or 2G"#
+            ]],
+        );
+        check_below(
+            "every = \"1h\"\ncron = \"@daily\"",
+            expect![
+                "4:1: web has more than one of at, every and cron; try one of them; for more make more apps"
+            ],
+        );
+        check_below(
+            "every = 0.2",
+            expect![
+                "3:9: an app runs at most once a second; try 1s or more, or --restart always for what is to run all the time"
+            ],
+        );
+        check_below(
+            "at = \"03:00\"",
+            expect![[
+                r#"3:6: "03:00" cannot be read; try a time with its offset, for example 2026-03-01T03:00:00Z"#
             ]],
         );
         check_below(
@@ -888,6 +962,14 @@ mod tests {
         text.prop_map(|text| text.parse().unwrap())
     }
 
+    fn any_schedule() -> impl Strategy<Value = Schedule> {
+        prop_oneof![
+            (0_u64..200_000_000_000_000).prop_map(|at| Schedule::At { at: UnixMillis(at) }),
+            (1_000_u64..31_622_400_000).prop_map(|interval_ms| Schedule::Every { interval_ms }),
+            "[ -~é\\n]{0,20}".prop_map(|expression| Schedule::Cron { expression }),
+        ]
+    }
+
     fn any_health() -> impl Strategy<Value = Health> {
         let check = prop_oneof![
             (1_u16.., "(/[a-z?=]{0,8}){1,2}").prop_map(|(port, path)| Check::Http { port, path }),
@@ -938,6 +1020,7 @@ mod tests {
             takeover_ms in proptest::option::of(any::<u32>()),
             health in proptest::option::of(any_health()),
             host in proptest::option::of(word()),
+            schedule in proptest::option::of(any_schedule()),
             after in proptest::collection::btree_set("[a-z][a-z0-9-]{0,8}[a-z]", 0..3),
             constraints in vec(constraint(), 0..3),
             (signal, grace_ms) in (1_u8..=64, any::<u32>()),
@@ -957,6 +1040,7 @@ mod tests {
                     .map_or(OnPartition::Available, |takeover_ms| OnPartition::Once { takeover_ms }),
                 health: health.map(Box::new),
                 after,
+                schedule,
             }
         }
     }

@@ -21,6 +21,7 @@ mod output;
 mod parse;
 mod progress;
 mod rollout;
+mod schedule;
 mod session;
 mod signals;
 mod targets;

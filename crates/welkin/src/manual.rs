@@ -164,6 +164,8 @@ examples! {
         "welkin run -d --name db --restart always --on-partition once -- redis-server  # never twice
   welkin run -d --name api -p http=8080 --restart always --health http:8080/up -- serve  # restarted when it does not answer"
         "welkin run -d --name api --after db,cache --restart always -- serve  # once both have come up"
+        "welkin run --name backup --cron '30 3 * * *' -- ./backup  # every night, UTC"
+        "welkin run --rm --at +2h -- ./report  # once"
         "welkin run --memory 2G --constraint 'arch=x86_64, label.disk=ssd' -- ./job";
     PS: "welkin ps"
         "welkin ps -a -o wide  # also what has ended"
@@ -181,7 +183,8 @@ examples! {
         "welkin cp web:/var/log - | tar tv  # as a tar archive";
     STOP: "welkin stop web"
         "welkin stop -t 60 web/0 db";
-    START: "welkin start web";
+    START: "welkin start web"
+        "welkin start backup  # now, besides its schedule";
     KILL: "welkin kill web  # at once"
         "welkin kill -s HUP web/0";
     RM: "welkin rm web"

@@ -115,6 +115,9 @@ fn shown(field: &Field) -> String {
 
 /// What becomes of the objects of an app.
 fn consequences(found: Option<&Inspection>, spec: &AppSpec) -> String {
+    if spec.schedule.is_some() {
+        return "a new one for each run, from the next one on".to_owned();
+    }
     let Some(found) = found else {
         return format!("{} started", spec.replicas);
     };
@@ -196,7 +199,8 @@ fn stage(applied: &Applied, found: &Inspection, rolls_back: bool) -> Stage {
     if found.version != applied.version {
         return Stage::Failed(overtaken(name, found));
     }
-    if found.stopped {
+    // What runs by a schedule comes up when it is due.
+    if found.stopped || found.spec.schedule.is_some() {
         return Stage::Done;
     }
     if let Some(why) = &found.waiting {
@@ -291,6 +295,8 @@ mod tests {
             update: None,
             undone: None,
             waiting: None,
+            next: None,
+            runs: Vec::new(),
         }
     }
 

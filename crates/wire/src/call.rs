@@ -42,6 +42,7 @@ macro_rules! calls {
 
         /// Any successful answer; the variant has the name of its request.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[expect(clippy::large_enum_variant, reason = "a reply and a message hold it in a box")]
         #[expect(missing_docs, reason = "each variant is named after its request")]
         pub enum Response { $( $request($response), )* }
 
@@ -418,6 +419,9 @@ data! {
         /// Which apps it waits for, as half a sentence.
         #[serde(default)]
         waiting: Option<String>,
+        /// When its next run is due, if it has a schedule.
+        #[serde(default)]
+        next: Option<UnixMillis>,
     }
     /// Apps and objects.
     Apps {
@@ -455,6 +459,9 @@ data! {
         /// Which apps it waits for, as half a sentence.
         #[serde(default)]
         waiting: Option<String>,
+        /// When its next run is due, if it has a schedule.
+        #[serde(default)]
+        next: Option<UnixMillis>,
     }
     /// All of an app.
     Inspection {
@@ -482,6 +489,12 @@ data! {
         /// Which apps it waits for, as half a sentence.
         #[serde(default)]
         waiting: Option<String>,
+        /// When its next run is due, if it has a schedule.
+        #[serde(default)]
+        next: Option<UnixMillis>,
+        /// The runs that are remembered of an app with a schedule, the last one first.
+        #[serde(default)]
+        runs: Vec<crate::job::Run>,
     }
     /// How far the objects of an app are replaced.
     Update {
@@ -566,6 +579,12 @@ data! {
         /// Which apps it waits for, as half a sentence.
         #[serde(default)]
         waiting: Option<String>,
+        /// When its next run is due, if it has a schedule.
+        #[serde(default)]
+        next: Option<UnixMillis>,
+        /// The runs that are remembered of an app with a schedule, the last one first.
+        #[serde(default)]
+        runs: Vec<crate::job::Run>,
     }
     /// Why an object was put where it is.
     Decision {

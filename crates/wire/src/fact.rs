@@ -142,6 +142,9 @@ pub struct ObjectFacts {
     pub restart: Restart,
     /// Whether it does its work; nothing when its app has no check.
     pub health: Option<HealthState>,
+    /// The number of the run that it carries out; 0 when its app has no schedule.
+    #[serde(default)]
+    pub run: u64,
 }
 
 impl ObjectFacts {
@@ -197,7 +200,7 @@ pub struct Exit {
 }
 
 /// Why a program ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExitReason {

@@ -158,7 +158,8 @@ impl AppId {
 }
 
 /// Wall-clock time in milliseconds since 1970-01-01 UTC. For people and for ordering by
-/// [`Version`] only: no timer ever depends on it, so a clock that jumps breaks nothing.
+/// [`Version`] only: but for schedules, which people wish by it, no timer depends on it, so a clock
+/// that jumps breaks nothing.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

@@ -10,7 +10,8 @@
 //! | [`driver`] | a node and the shims that hold its objects |
 //! | [`disk`] | a node and its own past: what is stored |
 //!
-//! and the words that they share: [`id`], [`spec`], [`fact`], [`health`], [`tenancy`].
+//! and the words that they share: [`id`], [`spec`], [`fact`], [`health`], [`job`],
+//! [`tenancy`].
 //!
 //! What this crate is not: it decides nothing and does no IO. It is the only place that derives
 //! `Serialize`. Every decoder here is bounded: it refuses what is too long before it allocates,
@@ -37,6 +38,7 @@ pub mod driver;
 pub mod fact;
 pub mod health;
 pub mod id;
+pub mod job;
 pub mod peer;
 pub mod spec;
 pub mod stream;
@@ -52,7 +54,7 @@ pub const PEER_VERSION: u32 = 1;
 /// | level | knows |
 /// | --- | --- |
 /// | 1 | the first |
-/// | 2 | start order: [`spec::AppSpec::after`], [`peer::Ask::Standing`] |
+/// | 2 | start order: [`spec::AppSpec::after`], [`peer::Ask::Standing`]; schedules: [`job`] |
 pub const LEVEL: u32 = 2;
 
 /// ALPN name of links between members of one cloud.

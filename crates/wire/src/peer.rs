@@ -35,6 +35,7 @@ use crate::DecodeError;
 use crate::call::{Decision, ObjectStats, Problem, Request, Response};
 use crate::fact::{NodeFacts, ObjectFacts};
 use crate::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
+use crate::job::Job;
 use crate::spec::{AppSpec, Resources, Restart};
 use crate::tenancy::{SeatAnswer, SeatAsk, Tenancy, Title};
 
@@ -460,6 +461,9 @@ pub struct Placement {
     pub wanted: Wanted,
     /// Of an app that never runs twice: what allows the object to run, while the seats renew it.
     pub title: Option<Title>,
+    /// As in [`ObjectFacts::run`].
+    #[serde(default)]
+    pub run: u64,
 }
 
 /// What is answered.
@@ -540,6 +544,9 @@ pub struct AppBrief {
     /// Which apps it waits for, as half a sentence.
     #[serde(default)]
     pub waiting: Option<String>,
+    /// When its next run is due, if it has a schedule.
+    #[serde(default)]
+    pub next: Option<UnixMillis>,
 }
 
 /// What an app should be: the newest wish wins.
@@ -570,6 +577,10 @@ pub struct Wanted {
     pub rolls_back: bool,
     /// Why the last change was undone; nothing once there is another.
     pub undone: Option<String>,
+    /// Of an app with a schedule: since when it goes by it. What was due before was for another
+    /// schedule, or while the app was stopped.
+    #[serde(default)]
+    pub scheduled: UnixMillis,
 }
 
 /// A specification and the wish from which on objects ran it.
@@ -585,6 +596,7 @@ impl Wanted {
     /// The wish for a new app.
     #[must_use]
     pub fn new(spec: AppSpec, version: Version, created: UnixMillis) -> Self {
+        let is_scheduled = spec.schedule.is_some();
         Self {
             version,
             spec: Some(spec),
@@ -597,13 +609,18 @@ impl Wanted {
             previous: None,
             rolls_back: false,
             undone: None,
+            scheduled: if is_scheduled {
+                created
+            } else {
+                UnixMillis::default()
+            },
         }
     }
 }
 
 /// What the guardians of an app keep.
 ///
-/// Joins: `wanted` by its version; `begun` by the larger; all else goes with the larger `version`. An
+/// Joins: `wanted` by its version; `begun` by the larger; `job` by itself; all else goes with the larger `version`. An
 /// object that is lost in a join is not lost in the world: its host reports it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppRecord {
@@ -626,6 +643,9 @@ pub struct AppRecord {
     /// does not wait again.
     #[serde(default)]
     pub begun: Version,
+    /// The runs of an app with a schedule.
+    #[serde(default)]
+    pub job: Job,
 }
 
 /// An object that its host reports, and which wish it follows.

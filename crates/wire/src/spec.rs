@@ -10,6 +10,7 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
+use crate::job::Schedule;
 
 /// Longest name of an app, a node, a port or a label: one DNS label (RFC 1035 section 2.3.4).
 pub const NAME_CHARACTERS_MAX: usize = 63;
@@ -60,6 +61,10 @@ pub struct AppSpec {
     /// up; see `docs/protocols/placing.md`.
     #[serde(default)]
     pub after: BTreeSet<String>,
+    /// When it runs; at once and, as its restart policy says, for ever when absent. It has one
+    /// object then, a new one for each run.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
 }
 
 fn one() -> u32 {

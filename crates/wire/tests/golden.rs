@@ -10,6 +10,7 @@ use wire::fact::{
     Availability, Capacity, Exit, ExitReason, NodeFacts, ObjectFacts, Phase, Platform,
 };
 use wire::id::{AppId, CloudId, NodeId, ObjectId, TicketId, UnixMillis, Version};
+use wire::job::{Attempt, Job, Run, Schedule};
 use wire::peer::{
     AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Revision, Signature, Statement,
     StatementBody, Ticket, TicketBody, Wanted,
@@ -56,6 +57,7 @@ fn spec() -> AppSpec {
         on_partition: wire::spec::OnPartition::Available,
         health: None,
         after: BTreeSet::new(),
+        schedule: None,
     }
 }
 
@@ -87,7 +89,49 @@ fn object() -> ObjectFacts {
         },
         restart: Restart::Always,
         health: None,
+        run: 0,
     }
+}
+
+fn run() -> Run {
+    Run {
+        number: 3,
+        due: UnixMillis(1_700_000_000_000),
+        heeded: UnixMillis(1_700_000_060_000),
+        skipped: 1,
+        attempt: Some(Attempt {
+            object: ObjectId([0x11; 16]),
+            node: node(),
+            started: Some(UnixMillis(1_700_000_000_100)),
+            exit: Some(Exit {
+                reason: ExitReason::Code(0),
+                at: UnixMillis(1_700_000_000_200),
+                asked: false,
+            }),
+        }),
+    }
+}
+
+#[test]
+fn schedules() {
+    check(
+        &Schedule::At {
+            at: UnixMillis(1_700_000_000_000),
+        },
+        expect!["000680d095ffbc31"],
+    );
+    check(
+        &Schedule::Every {
+            interval_ms: 90_000,
+        },
+        expect!["010390bf05"],
+    );
+    let cron = Schedule::Cron {
+        expression: "0 3 * * mon-fri".into(),
+    };
+    check(&cron, expect!["02100f302033202a202a206d6f6e2d667269"]);
+    let json = serde_json::to_string(&cron).expect("encodes");
+    expect![[r#"{"cron":{"expression":"0 3 * * mon-fri"}}"#]].assert_eq(&json);
 }
 
 #[test]
@@ -227,10 +271,11 @@ fn what_an_older_node_said_is_read() {
     assert_eq!(record.wanted.spec, Some(spec()));
     assert_eq!(record.objects, [object()]);
     assert_eq!(record.begun, Version::default());
+    assert_eq!(record.job, Job::default());
 }
 
 #[test]
-fn questions_and_records() {
+fn questions() {
     let reserve = Ask::Reserve {
         lease: 99,
         app: AppId::of_name("web"),
@@ -253,6 +298,10 @@ fn questions_and_records() {
         },
         expect!["0c12101111111111111111111111111111111102"],
     );
+}
+
+#[test]
+fn records() {
     let version = Version {
         millis: 1_700_000_000_000,
         counter: 1,
@@ -278,22 +327,29 @@ fn questions_and_records() {
         decisions: vec![],
         settled: version,
         begun: Version::default(),
+        job: Job {
+            born: version,
+            runs: vec![run()],
+        },
     };
     check(
         &record,
         expect![[r#"
-            f40210977e88c3048d50ca5a52f888356337db0880d095ffbc310102d0010880
-            d095ffbc310102014e03776562021d0307707974686f6e33022d6d0b68747470
+            d80310977e88c3048d50ca5a52f888356337db0880d095ffbc310102d3010880
+            d095ffbc310102014f03776562021d0307707974686f6e33022d6d0b68747470
             2e7365727665720000000000010468747470c03e07f403808080404001020103
-            0e00010a6d656d6f72793e3d384701030f904e00000000000080d095ffbc3108
-            80d095ffbc310102000880d095ffbc310102014c030000004703776562021d03
-            07707974686f6e33022d6d0b687474702e73657276657200000000000007f403
-            8080804040010201030e00010a6d656d6f72793e3d384701030f904e00000000
-            01010b7765622f3120656e646564017410111111111111111111111111111111
-            1110977e88c3048d50ca5a52f888356337db037765620120abababababababab
-            abababababababababababababababababababababababab0107010280d095ff
-            bc3101e4d095ffbc3101090109b2d095ffbc310101922100000880d095ffbc31
-            0309020003000000000880d095ffbc31010203000000"#]],
+            0e00010a6d656d6f72793e3d384701030f904e0000000000000080d095ffbc31
+            0880d095ffbc310102000880d095ffbc310102014d030000004803776562021d
+            0307707974686f6e33022d6d0b687474702e73657276657200000000000007f4
+            038080804040010201030e00010a6d656d6f72793e3d384701030f904e000000
+            000001010b7765622f3120656e64656400017510111111111111111111111111
+            1111111110977e88c3048d50ca5a52f888356337db037765620120ababababab
+            ababababababababababababababababababababababababababab0107010280
+            d095ffbc3101e4d095ffbc3101090109b2d095ffbc310101922100000880d095
+            ffbc31030902000003000000000880d095ffbc310102030000005f0880d095ff
+            bc31010201540380d095ffbc31e0a499ffbc3101014410111111111111111111
+            1111111111111120abababababababababababababababababababababababab
+            abababababababab01e4d095ffbc3101090000c8d195ffbc3100"#]],
     );
 }
 
@@ -371,7 +427,8 @@ fn json_of_a_specification() {
           "remove_when_done": false,
           "on_partition": "available",
           "health": null,
-          "after": []
+          "after": [],
+          "schedule": null
         }"#]]
     .assert_eq(&json);
     assert_eq!(

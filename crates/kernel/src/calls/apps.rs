@@ -12,15 +12,13 @@ use wire::call::{
     Problem, ProblemCode, Request, Resolved, Response, Run, StopApp, Update,
 };
 use wire::fact::ObjectFacts;
-use wire::health::Health;
 use wire::id::{AppId, NodeId, ObjectId, Version};
+use wire::job::Job;
 use wire::peer::{Answer, AppRecord, Ask, Message, Wanted};
-use wire::spec::{
-    AFTER_MAX, AppSpec, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart, TAKEOVER_MS_RANGE,
-    check_name,
-};
+use wire::spec::{AppSpec, REPLICAS_MAX, Restart};
 use wire::tenancy::Tenancy;
 
+use super::checks::check_spec;
 use super::scatter::conflict;
 use super::{Part, Target, no_such_app};
 use crate::directory::{self, Joined};
@@ -93,7 +91,8 @@ impl Kernel {
 
     fn run_ordered(&mut self, origin: Origin, run: Run) {
         let app = AppId::of_name(&run.spec.name);
-        if let Err(problem) = self.check_name_is_free(app, &run.spec.name) {
+        let checked = self.check_name_is_free(app, &run.spec.name);
+        if let Err(problem) = checked.and_then(|()| self.check_not_past(&run.spec)) {
             return self.reply(origin, Err(problem));
         }
         if term_ms(&run.spec).is_some() {
@@ -157,6 +156,7 @@ impl Kernel {
             decisions: Vec::new(),
             settled: version,
             begun: Version::default(),
+            job: Job::default(),
         };
         // What is left of an older app of this name is of no interest any more.
         self.directory.remove(app);
@@ -226,12 +226,15 @@ impl Kernel {
             Some(spec) if *spec == *apply.spec => Change::Unchanged,
             Some(_) => Change::Changed,
         };
-        let unlike = wanted.and_then(|wanted| wanted.spec.as_ref());
-        if unlike.is_some_and(|spec| spec.on_partition != apply.spec.on_partition) {
-            let name = &apply.spec.name;
-            let detail = "what an app does in a partition is settled when it is made".to_string();
-            let remedy = alloc::format!("welkin rm -f {name}, then the same again");
-            return self.reply(origin, Err(conflict(detail).remedy(remedy)));
+        let before = wanted.and_then(|wanted| wanted.spec.as_ref());
+        let is_rescheduled = before.is_none_or(|spec| spec.schedule != apply.spec.schedule);
+        let checked = before.map_or(Ok(()), |spec| check_alike(spec, &apply.spec));
+        let checked = checked.and_then(|()| match is_rescheduled {
+            true => self.check_not_past(&apply.spec),
+            false => Ok(()),
+        });
+        if let Err(problem) = checked {
+            return self.reply(origin, Err(problem));
         }
         let name = apply.spec.name.clone();
         match change {
@@ -245,8 +248,12 @@ impl Kernel {
             Change::Unchanged => {}
             Change::Changed => {
                 let how = (is_settled, apply.roll_back);
+                let wall = self.wall();
                 self.wish(app, |wanted, version| {
                     supervisor::revise(wanted, *apply.spec, version, how);
+                    if is_rescheduled {
+                        wanted.scheduled = wall;
+                    }
                 });
             }
         }
@@ -432,6 +439,8 @@ impl Kernel {
                 .collect(),
             trouble: self.trouble(record),
             waiting: self.waiting(record, Inquiry::summary),
+            next: self.next_run(record),
+            runs: Self::runs_of(record),
         }))
     }
 
@@ -452,6 +461,8 @@ impl Kernel {
             decisions: record.decisions.clone(),
             trouble: self.trouble(record),
             waiting: self.waiting(record, Inquiry::details),
+            next: self.next_run(record),
+            runs: Self::runs_of(record),
         }
     }
 
@@ -586,6 +597,10 @@ impl Kernel {
 
     fn start_app(&mut self, origin: Origin, record: &AppRecord) {
         let app = record.app;
+        let spec = record.wanted.spec.as_ref();
+        if spec.is_some_and(|spec| spec.schedule.is_some()) {
+            return self.start_job(origin, record);
+        }
         // What cannot be started where it is runs elsewhere; if it comes back, it is surplus.
         let mut left_behind = BTreeSet::new();
         for it in &record.objects {
@@ -667,6 +682,14 @@ impl Kernel {
             return self.reply(origin, Err(Problem::new(ProblemCode::Invalid, detail)));
         }
         let app = record.app;
+        let spec = record.wanted.spec.as_ref();
+        if let Some(spec) = spec.filter(|spec| spec.schedule.is_some()) {
+            let mut spec = spec.clone();
+            spec.replicas = replicas;
+            if let Err(problem) = check_spec(&spec) {
+                return self.reply(origin, Err(problem));
+            }
+        }
         let until = WaitFor::Started(StartedBy::Scale);
         let deadline = self.now + RUN_DEADLINE;
         self.waiters.push(Waiter {
@@ -689,6 +712,20 @@ pub(crate) fn name_taken(name: &str) -> Problem {
     conflict(alloc::format!("an app called {name} exists already")).remedy(alloc::format!(
         "welkin rm -f {name}, or choose another --name"
     ))
+}
+
+/// Refuses a change of what is settled when an app is made.
+fn check_alike(before: &AppSpec, after: &AppSpec) -> Result<(), Problem> {
+    let detail = if before.on_partition != after.on_partition {
+        "what an app does in a partition is settled when it is made"
+    } else if before.schedule.is_some() != after.schedule.is_some() {
+        "whether an app has a schedule is settled when it is made"
+    } else {
+        return Ok(());
+    };
+    let name = &after.name;
+    let remedy = alloc::format!("welkin rm -f {name}, then the same again");
+    Err(conflict(detail.to_string()).remedy(remedy))
 }
 
 /// Refuses a change that was made for another app than there is.
@@ -746,86 +783,4 @@ fn select(record: &AppRecord, target: &Target) -> Result<Vec<ObjectFacts>, Probl
         return Err(problem.remedy(alloc::format!("welkin ps {name}")));
     }
     Ok(objects)
-}
-
-fn check_after(spec: &AppSpec) -> Result<(), Problem> {
-    let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
-    let name = &spec.name;
-    if spec.after.contains(name) {
-        return invalid(alloc::format!("{name} cannot come after itself"));
-    }
-    if spec.after.len() > AFTER_MAX {
-        return invalid(alloc::format!(
-            "an app comes after at most {AFTER_MAX} others"
-        ));
-    }
-    match spec.after.iter().find(|it| check_name(it).is_err()) {
-        Some(other) => invalid(alloc::format!("no app can be called `{other}`")),
-        None => Ok(()),
-    }
-}
-
-/// What can be known to be wrong with a specification before anybody is asked.
-pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
-    let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail));
-    if let Err(error) = check_name(&spec.name) {
-        return invalid(alloc::format!("`{}` cannot be a name: {error}", spec.name));
-    }
-    if spec.program.arguments.first().is_none_or(String::is_empty) {
-        return Err(
-            Problem::new(ProblemCode::Invalid, "there is no program to run")
-                .remedy("write it after --: welkin run -- sh -c 'echo hello'"),
-        );
-    }
-    if spec.replicas > REPLICAS_MAX {
-        return invalid(alloc::format!("an app has at most {REPLICAS_MAX} objects"));
-    }
-    if let OnPartition::Once { takeover_ms } = spec.on_partition {
-        if spec.replicas > ONCE_REPLICAS_MAX {
-            return invalid(alloc::format!(
-                "an app that never runs twice has at most {ONCE_REPLICAS_MAX} objects"
-            ));
-        }
-        if !TAKEOVER_MS_RANGE.contains(&takeover_ms) {
-            return invalid(alloc::format!(
-                "another object takes over within {} s to {} min, not within {takeover_ms} ms",
-                TAKEOVER_MS_RANGE.start() / 1000,
-                TAKEOVER_MS_RANGE.end() / 60_000,
-            ));
-        }
-    }
-    if let Some((name, _)) = spec
-        .ports
-        .iter()
-        .find(|(name, port)| check_name(name).is_err() || **port == 0)
-    {
-        return invalid(alloc::format!(
-            "`{name}` is not a named port: write for example http=8000"
-        ));
-    }
-    let has_nul = |text: &String| text.contains('\0');
-    let environment = spec.program.environment.iter();
-    if spec.program.arguments.iter().any(has_nul)
-        || environment
-            .clone()
-            .any(|(key, value)| has_nul(key) || has_nul(value))
-    {
-        return invalid("arguments and environment cannot hold NUL bytes".to_string());
-    }
-    if let Some((key, _)) = environment
-        .clone()
-        .find(|(key, _)| key.is_empty() || key.contains('='))
-    {
-        return invalid(alloc::format!(
-            "`{key}` cannot be the name of an environment variable"
-        ));
-    }
-    if let Some(fault) = spec.health.as_deref().and_then(Health::fault) {
-        return invalid(fault);
-    }
-    check_after(spec)?;
-    if spec.resources.processes == 0 {
-        return invalid("an object needs at least one process".to_string());
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 //! named in the answer, never waited for.
 
 mod apps;
+mod checks;
 mod nodes;
 mod scatter;
 
@@ -22,7 +23,8 @@ use crate::world::CallId;
 
 use nodes::Change;
 
-pub(crate) use apps::{Effect, Making, check_spec, name_taken};
+pub(crate) use apps::{Effect, Making, name_taken};
+pub(crate) use checks::check_spec;
 pub(crate) use scatter::Scatter;
 
 /// What a name on the command line means.

@@ -311,12 +311,8 @@ fn matches(target: &str, app_name: &str, index: u32) -> bool {
     }
 }
 
-fn app_table(
-    list: &AppList,
-    briefs: Vec<AppBrief>,
-    mut objects: Vec<ObjectFacts>,
-    unanswered: Vec<String>,
-) -> Apps {
+/// Of two nodes that hold themselves for the supervisor of an app, one knows its last wish.
+fn newest_of(briefs: Vec<AppBrief>) -> BTreeMap<AppId, AppBrief> {
     let mut newest: BTreeMap<AppId, AppBrief> = BTreeMap::new();
     for brief in briefs {
         let is_newer = newest
@@ -326,6 +322,16 @@ fn app_table(
             newest.insert(brief.app, brief);
         }
     }
+    newest
+}
+
+fn app_table(
+    list: &AppList,
+    briefs: Vec<AppBrief>,
+    mut objects: Vec<ObjectFacts>,
+    unanswered: Vec<String>,
+) -> Apps {
+    let mut newest = newest_of(briefs);
     if let Some(target) = &list.target {
         let named = target
             .split_once('/')
@@ -350,6 +356,7 @@ fn app_table(
         let shown = list.all
             || lives > 0
             || brief.trouble.is_some()
+            || brief.next.is_some()
             || !is_over(&spec, &brief.app, &objects);
         shown.then_some(AppSummary {
             app: brief.app,
@@ -367,6 +374,7 @@ fn app_table(
             created: brief.wanted.created,
             trouble: brief.trouble,
             waiting: brief.waiting,
+            next: brief.next,
         })
     };
     let mut apps: Vec<AppSummary> = newest.into_values().filter_map(summary).collect();
@@ -392,7 +400,12 @@ fn app_table(
 /// Whether an app has nothing more to do: all of its objects have ended.
 fn is_over(spec: &wire::spec::AppSpec, app: &AppId, objects: &[ObjectFacts]) -> bool {
     let mut own = objects.iter().filter(|it| it.app == *app).peekable();
+    let recurs = spec
+        .schedule
+        .as_ref()
+        .is_some_and(wire::job::Schedule::recurs);
     spec.restart != wire::spec::Restart::Always
+        && !recurs
         && own.peek().is_some()
         && own.all(|it| !it.phase.is_alive())
 }

@@ -49,6 +49,7 @@ impl Kernel {
             wanted: record.wanted.clone(),
             trouble: self.trouble(record),
             waiting: self.waiting(record, Inquiry::summary),
+            next: self.next_run(record),
         })
         .collect()
     }
@@ -99,6 +100,11 @@ impl Kernel {
         self.heard.insert(object, self.now);
         // While nodes come, a call may wait at a guardian that is no supervisor any more, and sees
         // only what is written.
+        let is_of_it = |record: &AppRecord| record.wanted.born == report.born;
+        if report.removed && self.directory.get(app).is_some_and(is_of_it) {
+            // How a run ended is not known for long.
+            self.note_run(app, &facts);
+        }
         let is_in_flux = self
             .came_up
             .values()
@@ -193,10 +199,14 @@ impl Kernel {
         }
         self.drop_objects_of_others(app);
         self.give_up_removed_hosts(app);
+        self.note_runs(app);
         self.try_out(app);
         // Whoever does not know all of an app yet does nothing about it.
-        if !self.unsettled.contains_key(&app) {
-            let steps = self.plan(app);
+        if self.unsettled.contains_key(&app) {
+            self.supervision.timetable.remove(&app);
+        } else {
+            self.heed_schedule(app);
+            let steps = self.heed_safety(app, self.plan(app));
             let placings_max = self.placings_max(app);
             for step in self.heed_order(app, steps) {
                 let is_placing = matches!(step, Step::Place { .. });
@@ -636,6 +646,7 @@ impl Kernel {
         let wanted = &record.wanted;
         let spec = wanted.spec.as_ref();
         spec.is_some_and(|spec| spec.restart == Restart::No)
+            && self.next_run(record).is_none()
             && !wanted.stopped
             && !record.objects.is_empty()
             && record.objects.iter().all(|it| !it.phase.is_alive())
@@ -667,6 +678,9 @@ impl Kernel {
                 if answer.is_ok() {
                     self.directory.note_copy(app, from, versions);
                     self.check_waiters(app);
+                    if self.is_scheduled(app) {
+                        self.supervision.touch(app);
+                    }
                 }
             }
             Task::Asked { app, object, wish } => {

@@ -12,6 +12,7 @@ use wire::driver::DriverReport;
 use wire::fact::{Availability, ObjectFacts, Phase, Usage};
 use wire::health::HealthState;
 use wire::id::{AppId, NodeId, ObjectId, Version};
+use wire::job::Job;
 use wire::peer::{
     Answer, AppRecord, Ask, HostedObject, Message, ObjectFilter, ObjectReport, Placement,
 };
@@ -472,6 +473,7 @@ impl Kernel {
             decisions: Vec::new(),
             settled: newest.wanted.revised,
             begun: newest.wanted.born,
+            job: Job::default(),
         });
         if newest.wanted.version > record.wanted.version {
             record.wanted = newest.wanted.clone();

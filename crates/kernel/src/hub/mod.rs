@@ -2,13 +2,14 @@
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
 //! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! where their objects go ([`placing`]), which wait for others ([`ordering`]),
+//! where their objects go ([`placing`]), which run at certain times ([`jobs`]), which wait for others ([`ordering`]),
 //! what never runs twice ([`once`]), who waits for that
 //! ([`waiting`]), and which write is newer ([`versions`]). The processes themselves never name each other.
 
 mod admission;
 mod guarding;
 mod hosting;
+mod jobs;
 mod levels;
 mod once;
 mod ordering;
@@ -406,6 +407,7 @@ impl Kernel {
             self.handle_silence(node, task);
         }
         self.send_returned();
+        self.supervision.handle_wall(self.wall());
         self.expire_unsettled();
         self.expire_waiters();
         self.renew_waits();
@@ -461,6 +463,7 @@ impl Kernel {
             self.waiters.iter().map(|waiter| waiter.deadline).min(),
             self.waits.iter().map(|(at, _, _)| *at).min(),
             self.leaving_timeout(),
+            self.timetable_timeout(),
             self.farewells.first().map(|(at, _)| *at),
             self.lingering.values().min().copied(),
             settled,

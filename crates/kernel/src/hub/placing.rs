@@ -24,7 +24,7 @@ use super::term_ms;
 use super::{Kernel, Task, guarding};
 use crate::limits::DECISIONS_MAX;
 use crate::placement::{self, Candidate, Fit, Offer};
-use crate::supervisor::Trouble;
+use crate::supervisor::{Trouble, job};
 
 /// How many nodes that are full by hearsay are asked before the answer is that no node fits.
 const SECOND_CHANCES_MAX: usize = 8;
@@ -50,6 +50,8 @@ pub(crate) struct Placing {
     born: Version,
     /// And which change of its specification: what was reserved is for that one.
     revised: Version,
+    /// And which of its runs, if it has a schedule.
+    run: u64,
 }
 
 impl Kernel {
@@ -71,6 +73,7 @@ impl Kernel {
             second_chances: 0,
             born: record.map(|it| it.wanted.born).unwrap_or_default(),
             revised: record.map(|it| it.wanted.revised).unwrap_or_default(),
+            run: record.map_or(0, job::current),
         };
         self.probe(number, placing);
     }
@@ -228,15 +231,15 @@ impl Kernel {
         if !self.is_current(number, &placing) {
             return self.release(&placing);
         }
-        let wanted = self
-            .directory
-            .get(placing.app)
-            .map(|record| record.wanted.clone());
+        let record = self.directory.get(placing.app);
+        let wanted = record.map(|record| record.wanted.clone());
+        let run = record.map_or(0, job::current);
         let spec = wanted.as_ref().and_then(|wanted| wanted.spec.as_ref());
         let (Some(wanted), Some(spec)) = (&wanted, spec) else {
             return self.give_up(&placing);
         };
-        let is_other = wanted.born != placing.born || wanted.revised != placing.revised;
+        let is_other =
+            (wanted.born, wanted.revised, run) != (placing.born, placing.revised, placing.run);
         if wanted.stopped || placing.index >= spec.replicas || is_other {
             return self.give_up(&placing);
         }
@@ -276,6 +279,7 @@ impl Kernel {
             epoch: 1,
             wanted: wanted.clone(),
             title: None,
+            run: placing.run,
         };
         self.placings.insert(number, placing);
         let ask = Ask::Launch {
@@ -289,10 +293,12 @@ impl Kernel {
     /// which lease; nothing if that is not wanted any more.
     pub(super) fn chosen_place(&mut self, number: u64, node: NodeId) -> Option<(u64, Placement)> {
         let placing = self.placings.get(&number)?;
-        let wanted = self.directory.get(placing.app).map(|it| it.wanted.clone());
-        let wanted = wanted.filter(|it| {
+        let record = self.directory.get(placing.app);
+        let is_same_run = record.map(job::current) == Some(placing.run);
+        let wanted = record.map(|it| it.wanted.clone()).filter(|it| {
             let replicas = it.spec.as_ref().map_or(0, |spec| spec.replicas);
-            it.born == placing.born && !it.stopped && placing.index < replicas
+            let is_same = it.born == placing.born && is_same_run;
+            is_same && !it.stopped && placing.index < replicas
         });
         let lease = placing.leases.get(&node).copied();
         match (wanted, lease) {
@@ -303,6 +309,7 @@ impl Kernel {
                     epoch: 0,
                     wanted,
                     title: None,
+                    run: placing.run,
                 };
                 Some((lease, object))
             }
@@ -388,6 +395,7 @@ impl Kernel {
                 let (app, index) = (placing.app, placing.index);
                 let chosen = Some(self.measurement.name(from));
                 self.decide(&placing, chosen);
+                self.note_run(app, &facts);
                 if let Some(record) = self.directory.get_mut(app)
                     && !record.objects.iter().any(|it| it.object == facts.object)
                 {

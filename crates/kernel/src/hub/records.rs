@@ -93,11 +93,14 @@ impl Kernel {
     ) -> Result<Answer, Problem> {
         let app = record.app;
         let versions = (record.version, record.wanted.version);
+        let runs = record.job.clone();
         let (code, detail) = match self.take_record(record) {
             Joined::Changed | Joined::Same => {
                 self.directory.note_copy(app, from, versions);
                 let mine = self.directory.get(app);
-                let newer = mine.filter(|it| (it.version, it.wanted.version) != versions);
+                let is_newer =
+                    |it: &&AppRecord| (it.version, it.wanted.version) != versions || it.job != runs;
+                let newer = mine.filter(is_newer);
                 return Ok(newer.map_or(Answer::Done, |it| {
                     Answer::Record(Some(Box::new(it.clone())))
                 }));
@@ -126,10 +129,16 @@ impl Kernel {
         if is_news && self.is_unsettled(app) {
             self.unsettled.insert(app, self.now + SETTLE);
         }
+        let versions = (record.version, record.job.clone());
         let joined = self.directory.join(record);
         if joined == Joined::Changed {
             self.keep_record(app);
             self.supervision.touch(app);
+        }
+        // Whoever has that version does not know of all runs.
+        let lacks_runs = |it: &AppRecord| it.version == versions.0 && it.job != versions.1;
+        if self.directory.get(app).is_some_and(lacks_runs) && self.supervisor_of(app) == self.me {
+            self.save_record(app);
         }
         joined
     }

@@ -20,6 +20,7 @@ use wire::spec::{AppSpec, Program, REPLICAS_MAX, Resources, Restart};
 use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
 mod disk;
+mod jobs;
 mod twice;
 mod upgrade;
 
@@ -271,6 +272,7 @@ fn spec(name: &str) -> AppSpec {
         on_partition: wire::spec::OnPartition::Available,
         health: None,
         after: Default::default(),
+        schedule: None,
     }
 }
 
@@ -285,6 +287,7 @@ fn record(spec: AppSpec, millis: u64) -> AppRecord {
         decisions: Vec::new(),
         settled: version,
         begun: Version::default(),
+        job: Default::default(),
     }
 }
 
@@ -310,6 +313,7 @@ fn object(number: u16, app: &str, host: u8) -> ObjectFacts {
         revised: Version::default(),
         restart: Restart::No,
         health: None,
+        run: 0,
     }
 }
 
@@ -354,6 +358,7 @@ fn launch(bench: &mut Bench, lease: u64, spec: AppSpec, millis: u64) -> Option<P
         epoch: 1,
         wanted: record(spec, millis).wanted,
         title: None,
+        run: 0,
     };
     let object = Box::new(object);
     refused(bench.ask(2, Ask::Launch { lease, object }))

@@ -20,7 +20,7 @@ use crate::calls::check_spec;
 /// that anybody has set.
 const AHEAD_MAX_MS: u64 = 365 * 86_400 * 1000;
 /// A wall clock before 2025 was never set: it proves nothing against the versions on this disk.
-const SET_AFTER: UnixMillis = UnixMillis(1_735_689_600_000);
+pub(super) const SET_AFTER: UnixMillis = UnixMillis(1_735_689_600_000);
 
 /// Why a record is not taken.
 #[derive(Debug)]

@@ -9,7 +9,7 @@
 //! ```
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::calls::{Effect, Scatter, name_taken};
 use crate::instant::Instant;
 use crate::limits::RUN_DEADLINE;
 use crate::order::{self, Inquiry};
-use crate::supervisor::{BySlot, Trouble};
+use crate::supervisor::{BySlot, Trouble, job};
 use crate::world::Ending;
 
 /// How many questions are remembered that were abandoned before they came.
@@ -190,25 +190,25 @@ impl Kernel {
             }
             Some(Trouble::Held(_)) | None => {}
         }
+        if spec.schedule.is_some() && self.is_without_run(record, by) {
+            let started = self.started(record, &spec.name, Vec::new());
+            return self.is_safe(record.app).then(|| Ok(by.response(started)));
+        }
         let attach = matches!(by, StartedBy::Run { attach: true, .. });
         let is_stopped = record.wanted.stopped && by == StartedBy::Scale;
         // Whoever attaches waits; others are told that it does, once the others were asked.
         let waits = order::waits(record) && !attach;
         if is_stopped || waits {
-            let waiting = self.waiting(record, Inquiry::summary);
             let is_known = is_stopped || self.order.last(record.app).is_some();
-            let started = Started {
-                app: record.app,
-                name: spec.name.clone(),
-                objects: record.objects.clone(),
-                waiting,
-            };
+            let mut started = self.started(record, &spec.name, record.objects.clone());
+            started.waiting = self.waiting(record, Inquiry::summary);
             return (is_known && self.is_safe(record.app)).then(|| Ok(by.response(started)));
         }
         let mut objects = Vec::new();
         let by_slot = BySlot::of(&record.objects);
         for index in 0..spec.replicas {
-            let mut slot = by_slot.get(index).iter();
+            let run = job::current(record);
+            let mut slot = by_slot.get(index).iter().filter(|it| it.run == run);
             let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
             let placed = slot.find(|it| {
                 let is_asked = self.asked.contains(&(it.object, Wish::Start));
@@ -223,13 +223,25 @@ impl Kernel {
             }
             objects.push((*placed).clone());
         }
-        let started = Started {
+        let started = self.started(record, &spec.name, objects);
+        self.is_safe(record.app).then(|| Ok(by.response(started)))
+    }
+
+    fn started(&self, record: &AppRecord, name: &str, objects: Vec<ObjectFacts>) -> Started {
+        Started {
             app: record.app,
-            name: spec.name.clone(),
+            name: name.to_string(),
             objects,
             waiting: None,
-        };
-        self.is_safe(record.app).then(|| Ok(by.response(started)))
+            next: self.next_run(record),
+        }
+    }
+
+    /// Whether whoever made or started an app with a schedule does not wait for a run of it: a new
+    /// one waits for its time, and one that was stopped goes on doing so.
+    fn is_without_run(&self, record: &AppRecord, by: StartedBy) -> bool {
+        let has_none = job::is_over(record, |node| self.reach(node));
+        has_none || matches!(by, StartedBy::Run { .. })
     }
 
     /// A new app that could not be started is not kept.

@@ -35,6 +35,7 @@ fn spec(name: &str, after: &[&str]) -> AppSpec {
         on_partition: OnPartition::Available,
         health: None,
         after: names(after),
+        schedule: None,
     }
 }
 
@@ -48,6 +49,7 @@ fn record(spec: AppSpec, objects: Vec<ObjectFacts>) -> AppRecord {
         decisions: Vec::new(),
         settled: version(5),
         begun: Version::default(),
+        job: Default::default(),
     }
 }
 
@@ -71,6 +73,7 @@ fn object(index: u32, node: NodeId, phase: Phase) -> ObjectFacts {
         revised: version(5),
         restart: Restart::Always,
         health: None,
+        run: 0,
     }
 }
 

@@ -1,19 +1,22 @@
 //! The calls of a scenario, as the command line has them.
 //!
 //! `run APP [x N] [restart POLICY] [cpu N] [memory N] [port NAME=N] [host NODE] [where CONSTRAINT]
-//! [grace TIME] [spread] [once] -- PROGRAM…`, `apply [-k | -n] APP …` with the same words, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
+//! [grace TIME] [every SECONDS] [at SECONDS] [cron EXPRESSION] [spread] [once] -- PROGRAM…`, `apply [-k | -n] APP …` with the same words, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
 //! `resolve APP`, `stop APP`, `start APP`, `scale APP N`, `rm [-f] APP`, `wait APP`,
 //! `signal APP N`, `drain NODE`, `resume NODE`, `label NODE K=V`, `remove [-f] NODE`, `down`,
-//! `doctor`, `info`.
+//! `doctor`, `info`. A moment is in seconds since the world began, an expression has `_` for spaces.
 
 use std::collections::BTreeMap;
 
+use crate::world::EPOCH_MS;
 use wire::call::{
     AppList, Apply, CloudInfo, Doctor, Expected, Explain, Inspect, Kill, NodeDown, NodeDrain,
     NodeLabel, NodeList, NodeRemove, NodeResume, Remove, Request, Resolve, Run, Scale, StartApp,
     StopApp, Wait,
 };
 use wire::health::{Check, Health};
+use wire::id::UnixMillis;
+use wire::job::Schedule;
 use wire::spec::{
     AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS, parse_amount,
 };
@@ -126,6 +129,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         on_partition: OnPartition::Available,
         health: None,
         after: Default::default(),
+        schedule: None,
     };
     loop {
         options = match options {
@@ -198,6 +202,18 @@ fn set(spec: &mut AppSpec, key: &str, value: &str) -> Result<(), String> {
                 },
                 _ => return Err(wrong()),
             };
+        }
+        "every" => {
+            let interval_ms = number::<u64>(value)? * 1000;
+            spec.schedule = Some(Schedule::Every { interval_ms });
+        }
+        "at" => {
+            let at = UnixMillis(EPOCH_MS + number::<u64>(value)? * 1000);
+            spec.schedule = Some(Schedule::At { at });
+        }
+        "cron" => {
+            let expression = value.replace('_', " ");
+            spec.schedule = Some(Schedule::Cron { expression });
         }
         "after" => spec.after = value.split(',').map(str::to_string).collect(),
         // Seconds between two probes, and of the start period.

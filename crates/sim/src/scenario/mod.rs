@@ -31,6 +31,7 @@
 //! | `end NAME`, `shut NAME` | its daemon is asked to end, to begin again; its machine is turned off |
 //! | `partition NAME… from NAME…`, `heal` | they do not reach each other; everybody does |
 //! | `freeze NAME`, `thaw NAME` | its daemon does nothing; it goes on |
+//! | `clock NAME ahead N`, `clock NAME behind N` | its wall clock is set, beside the right time |
 //! | `disk NAME full`, `disk NAME works` | it takes no writes; it does |
 //! | `show KIND…` | which events are told from now on |
 //! | `pass N` | time passes |

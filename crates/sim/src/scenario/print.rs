@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use wire::call::{Problem, Response};
 use wire::fact::ObjectFacts;
-use wire::id::NodeId;
+use wire::id::{NodeId, UnixMillis};
+use wire::job::{Attempt, Run};
 
 use crate::journal::Entry;
 use crate::world::World;
@@ -38,6 +39,7 @@ pub(super) fn response(world: &World, response: &Response) -> Vec<String> {
         Response::Run(it) | Response::StartApp(it) | Response::Scale(it) => {
             let mut lines = vec![done(&places(world, &it.objects))];
             lines.extend(it.waiting.clone());
+            lines.extend(it.next.map(|next| until(world, next)));
             lines
         }
         Response::Apply(it) => vec![format!("done: {:?}", it.change).to_lowercase()],
@@ -126,7 +128,12 @@ fn app_list(world: &World, list: &wire::call::Apps) -> Vec<String> {
         let trouble = app.waiting.as_ref().or(app.trouble.as_ref());
         let trouble = trouble.map_or(String::new(), |why| format!(", {why}"));
         let (running, wanted) = (app.running, app.wanted);
-        lines.push(format!("{} runs {running} of {wanted}{trouble}", app.name));
+        let next = app.next.map(|next| format!(", {}", until(world, next)));
+        let next = next.unwrap_or_default();
+        lines.push(format!(
+            "{} runs {running} of {wanted}{trouble}{next}",
+            app.name
+        ));
     }
     for it in &list.objects {
         let (app, index, phase) = (&it.app_name, it.index, it.phase.word());
@@ -166,7 +173,35 @@ fn inspection(world: &World, it: &wire::call::Inspection) -> Vec<String> {
     lines.extend(it.trouble.clone());
     lines.extend(it.waiting.clone());
     lines.extend(it.undone.iter().map(|why| format!("undone: {why}")));
+    lines.extend(it.next.map(|next| until(world, next)));
+    lines.extend(it.runs.iter().map(|run| told(world, run)));
     lines
+}
+
+/// When the next run of an app is, by the right time.
+fn until(world: &World, next: UnixMillis) -> String {
+    let left_s = next.0.saturating_sub(world.wall().0).div_ceil(1000);
+    format!("next in {left_s} s")
+}
+
+/// What became of a run.
+fn told(world: &World, run: &Run) -> String {
+    let (number, skipped) = (run.number, run.skipped);
+    let what = match &run.attempt {
+        None => "has no place yet".to_string(),
+        Some(Attempt {
+            node, exit: None, ..
+        }) => format!("on {} has not ended", name(world, *node)),
+        Some(Attempt {
+            node,
+            exit: Some(exit),
+            ..
+        }) => format!("on {} {}", name(world, *node), exit.reason),
+    };
+    match skipped {
+        0 => format!("run {number} {what}"),
+        _ => format!("run {number} {what}, {skipped} skipped"),
+    }
 }
 
 fn explanation(it: &wire::call::Explanation) -> Vec<String> {

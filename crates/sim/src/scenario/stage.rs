@@ -13,7 +13,8 @@ use crate::world::{Call, Hardware, JoinOutcome, MachineId, Outcome, World};
 /// How long an answer may take before the story goes on without.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events that are told when a scenario does not say otherwise.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 15] = [
+    "run.",
     "app.undone",
     "object.healthy",
     "object.running",
@@ -156,6 +157,14 @@ impl Stage {
             ["disk", name, state @ ("full" | "works")] => {
                 let machine = self.find(name)?;
                 self.world.refuse_writes(machine, *state == "full");
+            }
+            ["clock", name, "ahead", time] => {
+                let machine = self.find(name)?;
+                self.world.set_wall(machine, duration_ms(time)?);
+            }
+            ["clock", name, "behind", time] => {
+                let machine = self.find(name)?;
+                self.world.set_wall(machine, -duration_ms(time)?);
             }
             ["partition", names @ ..] => {
                 let mut sides = names.split(|word| *word == "from");
@@ -394,6 +403,10 @@ impl Stage {
         };
         said.into_iter().map(line).collect()
     }
+}
+
+fn duration_ms(text: &str) -> Result<i64, String> {
+    i64::try_from(duration(text)?.as_millis()).map_err(|_large| format!("{text} is too long"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

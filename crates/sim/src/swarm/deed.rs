@@ -216,6 +216,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         on_partition,
         health,
         after,
+        schedule: None,
     }
 }
 

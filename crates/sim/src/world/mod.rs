@@ -33,7 +33,7 @@ use machine::Machine;
 pub use machine::{Hardware, Moment, Off};
 
 /// What wall clocks show when a world begins: 2026-01-01 UTC.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: u64 = 1_767_225_600_000;
 /// Where time begins: not at zero, so that nothing rests on that.
 const BEGIN: Instant = Instant::from_micros(1_000_000);
 

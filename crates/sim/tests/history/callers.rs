@@ -304,6 +304,7 @@ fn spec(tag: u32, replicas: u32) -> AppSpec {
         on_partition: OnPartition::Available,
         health: None,
         after: Default::default(),
+        schedule: None,
     }
 }
 

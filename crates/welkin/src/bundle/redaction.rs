@@ -309,6 +309,7 @@ mod tests {
             created: wire::id::UnixMillis(0),
             trouble: Some(format!("it said {MARKER}")),
             waiting: None,
+            next: None,
         };
         let invitation = wire::call::Invitation {
             ticket: MARKER.to_owned(),

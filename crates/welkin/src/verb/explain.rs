@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::description::Description;
 use crate::output::human;
 use crate::output::listing::{Listing, People};
-use crate::{clock, completion, flags, manual};
+use crate::{clock, completion, flags, manual, schedule};
 
 /// Say why an app is where it is, or is not
 #[derive(Debug, Args)]
@@ -44,7 +44,23 @@ fn describe(explanation: &Explanation, colours: bool) -> String {
             "trouble",
             explanation.trouble.as_deref().unwrap_or_default(),
         )
-        .line("state", explanation.waiting.as_deref().unwrap_or_default());
+        .line("state", explanation.waiting.as_deref().unwrap_or_default())
+        .line(
+            "next run",
+            schedule::next_run(explanation.next, clock::now()),
+        );
+    for (at, run) in explanation.runs.iter().enumerate() {
+        let (state, since, _) = schedule::state(run, at == 0);
+        let since = human::ago(since, clock::now());
+        let skipped = match run.skipped {
+            0 => String::new(),
+            skipped => format!("; {skipped} skipped meanwhile"),
+        };
+        text.line(
+            &format!("run {}", run.number),
+            format!("{state} since {since}{skipped}"),
+        );
+    }
     for decision in &explanation.decisions {
         let where_to = decision.node.as_deref().unwrap_or("nowhere");
         let when = human::ago(decision.at, clock::now());

@@ -13,7 +13,7 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::table::Drawing;
 use crate::verb::ps;
-use crate::{appfile, clock, flags, manual, output, targets};
+use crate::{appfile, clock, flags, manual, output, schedule, targets};
 
 /// Show all that is known of apps and objects
 ///
@@ -97,6 +97,8 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         )
         .line("user", spec.program.user.as_deref().unwrap_or_default())
         .line("ports", human::pairs(&spec.ports, ':'))
+        .line("schedule", schedule::text(spec.schedule.as_ref()))
+        .line("next run", schedule::next_run(inspection.next, now))
         .line("restart", human::restart(spec.restart))
         .line("on partition", human::on_partition(spec.on_partition))
         .line("health", human::health(spec.health.as_deref()))
@@ -117,9 +119,15 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("constraints", constraints.join(", "))
         .line("spread", if spec.placement.spread { "yes" } else { "" })
         .line("guardians", inspection.guardians.join(", "));
-    if !inspection.objects.is_empty() {
-        let table = ps::objects_table(&inspection.objects, nodes, now);
-        text.title("objects").block(&table.draw(Drawing {
+    let tables = [
+        (
+            "objects",
+            ps::objects_table(&inspection.objects, nodes, now),
+        ),
+        ("runs", schedule::runs_table(&inspection.runs, nodes, now)),
+    ];
+    for (title, table) in tables.iter().filter(|(_, table)| !table.is_empty()) {
+        text.title(title).block(&table.draw(Drawing {
             headers: true,
             ..Drawing::default()
         }));
@@ -178,6 +186,8 @@ mod tests {
             guardians: vec!["atlas".to_owned(), "b".to_owned()],
             trouble: None,
             waiting: None,
+            next: None,
+            runs: Vec::new(),
             version: wire::id::Version::default(),
             previous: None,
             update: None,

@@ -15,7 +15,7 @@ use crate::output::human;
 use crate::output::listing::{Listing, People};
 use crate::output::style::Style;
 use crate::output::table::{Column, Table};
-use crate::{clock, completion, flags, manual, output, progress, watch};
+use crate::{clock, completion, flags, manual, output, progress, schedule, watch};
 
 /// Longest command in a table that is not wide.
 const COMMAND_CHARACTERS: usize = 36;
@@ -150,7 +150,14 @@ fn table(apps: &Apps, nodes: &NodeNames, now: UnixMillis, whole: bool) -> Table 
     for object in &apps.objects {
         let mut cells = object_cells(object, nodes, now, whole);
         match by_id.get(&object.app) {
-            Some(app) => cells.extend(app_cells(app, whole)),
+            Some(app) => {
+                if let (Some(next), false) = (app.next, object.phase.is_alive())
+                    && let Some(state) = cells.get_mut(STATE)
+                {
+                    state.push_str(&format!(", {}", schedule::until(next, now)));
+                }
+                cells.extend(app_cells(app, whole));
+            }
             None => cells.extend(APP_COLUMNS.map(|_| human::NOTHING.to_owned())),
         }
         rows.push(Row {
@@ -184,6 +191,9 @@ const OBJECT_COLUMNS: [Column; 7] = [
     Column::number("RESTARTS"),
     Column::number("PID").wide(),
 ];
+
+/// Which of them says what it does.
+const STATE: usize = 3;
 
 /// What is its app's.
 const APP_COLUMNS: [Column; 3] = [
@@ -247,6 +257,8 @@ fn app_row(app: &AppSummary, now: UnixMillis, whole: bool) -> Row {
         ("0 wanted".to_owned(), Style::Dim)
     } else if let Some(waiting) = &app.waiting {
         (waiting.clone(), Style::Warning)
+    } else if let Some(next) = app.next {
+        (schedule::until(next, now), Style::Plain)
     } else {
         (format!("{} of {}", app.running, app.wanted), Style::Warning)
     };
@@ -312,6 +324,7 @@ pub(crate) mod tests {
             revised: wire::id::Version::default(),
             restart: Restart::Always,
             health: None,
+            run: 0,
             restarts: index,
             created: UnixMillis(NOW.0 - 7_300_000),
             started: Some(UnixMillis(NOW.0 - 200_000)),
@@ -339,6 +352,7 @@ pub(crate) mod tests {
             created: UnixMillis(NOW.0 - 7_200_000),
             trouble: None,
             waiting: None,
+            next: None,
         }
     }
 
@@ -431,6 +445,9 @@ pub(crate) mod tests {
         let mut waits = app("web", 2, 0);
         waits.waiting = Some("waiting for db".to_owned());
         assert_eq!(state(&waits), "waiting for db");
+        let mut sleeps = app("backup", 1, 0);
+        sleeps.next = Some(UnixMillis(NOW.0 + 240_000));
+        assert_eq!(state(&sleeps), "next in 4m");
     }
 
     #[test]

@@ -10,12 +10,15 @@ use crate::context::{Context, object_name};
 use crate::failure::Failure;
 use crate::session::{Program, Session};
 use crate::signals::Signals;
-use crate::{flags, manual, output, parse, progress};
+use crate::{clock, flags, manual, output, parse, progress, schedule};
 
 /// Run a program somewhere in the cloud
 ///
 /// Without -d, the program's output comes here, signals go to it, and its exit code is the exit
 /// code of this command. An app without a name is forgotten once its program has ended.
+///
+/// With --at, --every or --cron it runs later, in an object of its own each time: its name and when
+/// that is are printed, and it is kept until it is removed.
 #[derive(Debug, Args)]
 #[command(after_help = manual::RUN)]
 pub(crate) struct Arguments {
@@ -33,6 +36,8 @@ pub(crate) struct Arguments {
     shape: flags::Shape,
     #[command(flatten)]
     health: flags::Health,
+    #[command(flatten)]
+    times: schedule::Times,
     /// Forget the app once its program has ended.
     #[arg(long)]
     rm: bool,
@@ -47,6 +52,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    if arguments.times.schedule().is_some() {
+        let done = scheduled(arguments, context).await;
+        return done.map_err(Failure::beside_a_program);
+    }
     let replicas = arguments.shape.replicas.unwrap_or(1);
     if !arguments.detach && replicas != 1 {
         let (text, remedy) = if replicas == 0 {
@@ -70,6 +79,8 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
 }
 
 fn spec(arguments: &Arguments) -> AppSpec {
+    let schedule = arguments.times.schedule();
+    let is_left_alone = arguments.detach || schedule.is_some();
     let mut spec = AppSpec {
         name: arguments.name.clone().unwrap_or_default(),
         replicas: 1,
@@ -81,10 +92,11 @@ fn spec(arguments: &Arguments) -> AppSpec {
         restart: Restart::default(),
         placement: Placement::default(),
         stop: Stop::default(),
-        remove_when_done: arguments.rm || (arguments.name.is_none() && !arguments.detach),
+        remove_when_done: arguments.rm || (arguments.name.is_none() && !is_left_alone),
         on_partition: OnPartition::Available,
         health: None,
         after: std::collections::BTreeSet::new(),
+        schedule,
     };
     arguments.shape.edit(&mut spec);
     arguments.health.edit(&mut spec);
@@ -103,8 +115,22 @@ async fn detached(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     Ok(0)
 }
 
+/// An app that runs later, where nobody sees it: there is nothing to attach to.
+async fn scheduled(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
+    if arguments.interaction.interactive || arguments.interaction.tty {
+        let text = "nobody is there to talk to when an app runs by a schedule";
+        let remedy = "leave -i and -t out; welkin attach APP, while it runs";
+        return Err(Failure::usage(text).remedy(remedy));
+    }
+    detached(arguments, context).await
+}
+
 /// Says that objects of an app come up later, if they do.
 pub(crate) fn say_waiting(started: &Started) {
+    let next = schedule::next_run(started.next, clock::now());
+    if !next.is_empty() {
+        output::say(&format!("{} runs {next}", started.name));
+    }
     if let Some(waiting) = &started.waiting {
         let name = &started.name;
         output::say(&format!("{name} is {waiting}; welkin explain {name}"));
@@ -204,7 +230,8 @@ mod tests {
             "retries":2,
             "start_period_ms":60000},
             "after":["cache",
-            "db"]}"#]];
+            "db"],
+            "schedule":null}"#]];
         expected.assert_eq(&json.replace(",\"", ",\n\""));
     }
 

@@ -9,6 +9,8 @@ use crate::failure::Failure;
 use crate::{flags, manual, output, targets};
 
 /// Start stopped apps again
+///
+/// An app that runs by a schedule goes by it again; when it was not stopped, it runs now.
 #[derive(Debug, Args)]
 #[command(after_help = manual::START)]
 pub(crate) struct Arguments {

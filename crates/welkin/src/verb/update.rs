@@ -7,7 +7,7 @@ use wire::spec::AppSpec;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::rollout::{self, Manner};
-use crate::{completion, flags, manual};
+use crate::{completion, flags, manual, schedule};
 
 /// Change an app while it runs
 ///
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     manner: Manner,
     /// Go back to what the app was before the last change of what its objects run.
-    #[arg(long, conflicts_with_all = ["Surroundings", "Shape", "Health", "command"])]
+    #[arg(long, conflicts_with_all = ["Surroundings", "Shape", "Health", "Times", "command"])]
     rollback: bool,
     #[command(flatten)]
     surroundings: flags::Surroundings,
@@ -31,6 +31,8 @@ pub(crate) struct Arguments {
     shape: flags::Shape,
     #[command(flatten)]
     health: flags::Health,
+    #[command(flatten)]
+    times: schedule::Times,
     /// Another program and its arguments.
     #[arg(last = true, value_names = ["PROGRAM", "ARGUMENTS"], num_args = 1..)]
     command: Vec<String>,
@@ -71,6 +73,7 @@ fn changed(arguments: &Arguments, spec: &AppSpec) -> AppSpec {
     let mut spec = spec.clone();
     arguments.shape.edit(&mut spec);
     arguments.health.edit(&mut spec);
+    arguments.times.edit(&mut spec);
     arguments.surroundings.edit(&mut spec.program);
     if !arguments.command.is_empty() {
         spec.program.arguments.clone_from(&arguments.command);
@@ -123,6 +126,7 @@ mod tests {
             "update --rollback web --memory 1G",
             "update --rollback web --env A=b",
             "update --rollback web --health none",
+            "update --rollback web --every 1h",
             "update --rollback web -- true",
         ] {
             assert!(parse(line).is_err(), "{line}");

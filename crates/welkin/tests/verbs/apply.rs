@@ -33,6 +33,8 @@ fn inspection(spec: AppSpec) -> Inspection {
         guardians: Vec::new(),
         trouble: None,
         waiting: None,
+        next: None,
+        runs: Vec::new(),
         version: version(1),
         previous: None,
         update: None,

@@ -38,6 +38,7 @@ fn object(index: u8) -> ObjectFacts {
         revised: wire::id::Version::default(),
         restart: wire::spec::Restart::Always,
         health: None,
+        run: 0,
         restarts: 0,
         created: UnixMillis(0),
         started: Some(UnixMillis(0)),
@@ -61,6 +62,7 @@ fn started() -> Answer {
         name: "web".to_owned(),
         objects: vec![object(0)],
         waiting: None,
+        next: None,
     })
 }
 
