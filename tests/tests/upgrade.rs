@@ -69,8 +69,8 @@ fn call_all_the_time(cloud: &LoopbackCloud, away: &AtomicUsize, ends: &AtomicBoo
     made
 }
 
-/// Ends the daemon as an upgrade does, and starts the new program on what it left.
-fn replace(cloud: &LoopbackCloud, node: usize, program: &std::path::Path) {
+/// Ends the daemon as an upgrade does.
+fn end(cloud: &LoopbackCloud, node: usize) {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let daemon = Pid::from_raw(cloud.daemon(node).expect("it runs"));
@@ -81,17 +81,25 @@ fn replace(cloud: &LoopbackCloud, node: usize, program: &std::path::Path) {
         let is_alive = status.is_some_and(|it| !it.contains(") Z"));
         (!is_alive).then_some(())
     });
+}
+
+/// Ends the daemon, and starts the new program on what it left.
+fn replace(cloud: &LoopbackCloud, node: usize, program: &std::path::Path) {
+    end(cloud, node);
     cloud.set_program(node, program.to_path_buf());
     let _up = cloud.welkin(node, "up").ok();
     for other in 0..NODES {
         until("all nodes are up again", PATIENCE, || {
-            let table = cloud.welkin(other, "nodes -o json");
-            let table: serde_json::Value = serde_json::from_str(&table.stdout).ok()?;
-            let nodes = table["nodes"].as_array()?;
-            let up = nodes.iter().filter(|it| it["state"] == "up").count();
-            (up == NODES).then_some(())
+            (nodes_up(cloud, other)? == NODES).then_some(())
         });
     }
+}
+
+fn nodes_up(cloud: &LoopbackCloud, at: usize) -> Option<usize> {
+    let table = cloud.welkin(at, "nodes -o json");
+    let table: serde_json::Value = serde_json::from_str(&table.stdout).ok()?;
+    let nodes = table["nodes"].as_array()?;
+    Some(nodes.iter().filter(|it| it["state"] == "up").count())
 }
 
 #[test]
@@ -150,4 +158,43 @@ fn one_node_after_the_other_gets_another_program_and_nobody_notices() {
     let numbers: Vec<u32> = log.lines().filter_map(|it| it.parse().ok()).collect();
     let expected: Vec<u32> = (0..u32::try_from(numbers.len()).expect("few")).collect();
     assert_eq!(numbers, expected, "no line is lost or doubled");
+}
+
+/// Longer than it takes until a node is held as lost that has said nothing.
+const SLOW_START: Duration = Duration::from_secs(9);
+
+#[test]
+fn a_daemon_that_is_slow_to_begin_again_is_missed_by_nobody() {
+    let cloud = LoopbackCloud::new(NODES, None);
+    let run = "run -d --name web --replicas 3 --spread --restart always -- sleep 1000";
+    let _web = cloud.welkin(0, run).ok();
+    let before = until("three objects run", PATIENCE, || {
+        let objects = objects(&cloud.welkin(0, "ps web -o json"));
+        (objects.len() == 3).then_some(objects)
+    });
+    // Each of them is the supervisor of some.
+    let others = ["db", "cache", "queue", "mail"];
+    for name in others {
+        let _made = cloud
+            .welkin(
+                0,
+                &format!("run -d --name {name} --restart always -- sleep 1000"),
+            )
+            .ok();
+    }
+    end(&cloud, 2);
+    let ended = std::time::Instant::now();
+    while ended.elapsed() < SLOW_START {
+        for (at, name) in (0..2).cycle().zip(others) {
+            assert_eq!(nodes_up(&cloud, at), Some(NODES));
+            let shown = objects(&cloud.welkin(at, "ps web -o json"));
+            assert!(shown.keys().all(|it| before.contains_key(it)), "{shown:?}");
+            // Whoever supervised it, it can be changed.
+            let _label = cloud.welkin(at, &format!("scale {name} 1")).ok();
+        }
+    }
+    let _up = cloud.welkin(2, "up").ok();
+    until("the same objects run", PATIENCE, || {
+        (objects(&cloud.welkin(2, "ps web -o json")) == before).then_some(())
+    });
 }
