@@ -166,18 +166,28 @@ impl LabCloud {
     /// As [`LabCloud::new`].
     #[must_use]
     pub fn prepared(hosts: usize, wan: Option<Wan>, prepare: impl Fn(&Host)) -> Self {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "lab hosts need root: they are namespaces"
-        );
         let mut builder = Lab::builder().hosts(hosts);
         if let Some(wan) = wan {
             builder = builder.wan(wan);
         }
+        Self::of(builder, prepare)
+    }
+
+    /// A cloud of all hosts of a lab, which are prepared first; h1 founds it.
+    ///
+    /// # Panics
+    /// As [`LabCloud::new`].
+    #[must_use]
+    pub fn of(builder: lab::Builder, prepare: impl Fn(&Host)) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "lab hosts need root: they are namespaces"
+        );
         let cloud = Self {
             lab: builder.start().expect("a lab"),
         };
         cloud.lab.hosts().iter().for_each(prepare);
+        let hosts = cloud.lab.hosts().len();
         let _up = cloud.welkin("h1", "up").ok();
         let ticket = cloud.welkin("h1", &format!("invite --uses {hosts}")).ok();
         for host in cloud.names().iter().skip(1) {

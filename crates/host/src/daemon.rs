@@ -97,6 +97,8 @@ pub struct Options {
     /// What a machine that belongs to no cloud yet joins with; without it, it founds one. Not
     /// looked at when it belongs to one.
     pub ticket: Option<String>,
+    /// Whether it relays for members that cannot reach each other.
+    pub carries: bool,
     /// Version of the program.
     pub program_version: String,
 }
@@ -111,6 +113,7 @@ impl Options {
             name: None,
             labels: BTreeMap::new(),
             ticket: None,
+            carries: true,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -513,7 +516,16 @@ async fn listen(
 ) -> Result<Links, ServeError> {
     let bind = async |listen: &[SocketAddr]| {
         let (inputs, arrivals) = (inputs.clone(), arrivals.clone());
-        Links::bind(home.key(), listen, inputs, arrivals, metrics.clone()).await
+        let metrics = metrics.clone();
+        Links::bind(
+            home.key(),
+            listen,
+            inputs,
+            arrivals,
+            metrics,
+            options.carries,
+        )
+        .await
     };
     let default = options.state_dir.as_path() == Path::new(ROOT_STATE_DIR);
     let (wanted, last_port) = if !options.listen.is_empty() {
@@ -844,7 +856,12 @@ impl World {
                 let signature = Signature(self.key.sign(&bytes).to_bytes());
                 self.echoes.push_back(Input::Signed { token, signature });
             }
-            Output::Peer { node, addresses } => self.links.admit(node, &addresses),
+            Output::Peer {
+                node,
+                addresses,
+                relays,
+            } => self.links.admit(node, &addresses, &relays),
+            Output::Lines { relays } => self.links.hold_lines(relays),
             Output::Expel { node } => self.links.expel(node),
             Output::Event(event) => self.events.push(event),
             Output::Alarm { alarm, detail } => self.events.alarm(alarm, detail),

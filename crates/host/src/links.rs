@@ -42,11 +42,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use iroh::endpoint::{
-    BindOpts, Connection, LocalTransportAddr, MtuDiscoveryConfig, PortmapperConfig,
-    QuicTransportConfig, VarInt, presets,
-};
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, Watcher};
+use iroh::endpoint::{Connection, LocalTransportAddr, VarInt};
+use iroh::{Endpoint, TransportAddr, Watcher};
 use kernel::limits::DATAGRAM_BYTES_MAX;
 use kernel::world::Input;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -54,28 +51,30 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::PEER_ALPN;
 use wire::id::NodeId;
 use wire::peer::JoinRequest;
-use wire::{JOIN_ALPN, PEER_ALPN};
 
 use crate::metrics::Metrics;
 use crate::{addresses, clock};
 
 mod accept;
+mod endpoint;
 pub(crate) mod join;
 mod paths;
+mod relay;
 mod twice;
 
-/// How long a dial may take.
-const DIAL: Duration = Duration::from_millis(4_000);
+pub use endpoint::BindError;
+use endpoint::{DIAL, MEMBER_BYTES_MAX, STRANGER_BYTES_MAX, any_way, bind, connect, direct};
+use relay::Relaying;
+
 /// How long a short message may take to be acknowledged.
 const DELIVERY: Duration = Duration::from_millis(4_000);
 /// What is added for long messages: the slowest link that is thought usable.
 const DELIVERY_BYTES_PER_S: u64 = 64 * 1024;
 /// A link that nothing was sent on is closed after this long.
 const UNUSED: Duration = Duration::from_secs(60);
-/// A link on which nothing arrives is dead after this long; probes go out every five seconds.
-const SILENT: Duration = Duration::from_secs(12);
 /// Two links that began within this time were dialled by both sides at once.
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// Between two looks at round-trip times and unused links.
@@ -91,13 +90,6 @@ const MESSAGE_BYTES_WAITING_MAX: usize = 16 * 1024 * 1024;
 const DATAGRAMS_MAX: usize = 32;
 /// Streams to one peer that wait for a dial.
 const STREAMS_MAX: usize = 64;
-
-/// What a connection may hold here until its peer is known to be a member.
-const STRANGER_BYTES_MAX: usize = 64 * 1024;
-/// Streams that it may have open until then: more than the one of a join or a welcome.
-const STRANGER_STREAMS_MAX: u32 = 2;
-/// What the link of a member may hold here.
-const MEMBER_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
 /// Why a link was closed, for the other side's log.
 #[derive(Debug, Clone, Copy)]
@@ -127,28 +119,6 @@ impl Close {
         connection.close(VarInt::from_u32(code), reason.as_bytes());
     }
 }
-
-/// Why links cannot begin.
-#[derive(Debug)]
-pub struct BindError {
-    listen: Vec<SocketAddr>,
-    reason: String,
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        write!(
-            f,
-            "cannot listen on {} (UDP): {}; stop what listens there, or choose another address \
-             with --listen ADDRESS:PORT",
-            listen.join(", "),
-            self.reason
-        )
-    }
-}
-
-impl std::error::Error for BindError {}
 
 /// Why a stream to another node could not be opened. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +267,14 @@ impl Link {
         paths.iter().next().is_some() && paths.iter().all(is_lost)
     }
 
+    /// Whether other members carry it.
+    fn is_relayed(&self) -> bool {
+        let paths = self.connection.paths();
+        let selected = paths.iter().find(iroh::endpoint::Path::is_selected);
+        let path = selected.or_else(|| paths.iter().next());
+        path.is_some_and(|path| matches!(path.remote_addr(), TransportAddr::Custom(_)))
+    }
+
     fn round_trip_us(&self) -> Option<u64> {
         let paths = self.connection.paths();
         let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
@@ -376,6 +354,8 @@ struct Peer {
     waiting: VecDeque<Parcel>,
     load: Arc<PeerLoad>,
     told_rtt_us: u64,
+    /// What the kernel was told of the way of its link: by whom, if by anybody.
+    told_way: Option<Option<NodeId>>,
 }
 
 impl Peer {
@@ -411,6 +391,7 @@ struct Shared {
     metrics: Metrics,
     /// The machine may have other addresses.
     moved: Notify,
+    relaying: Relaying,
     /// Long messages that are being received.
     large: Arc<Semaphore>,
     /// Connections of which it is not known yet who they are.
@@ -422,18 +403,23 @@ struct Shared {
 }
 
 impl Links {
-    /// Opens the sockets; nobody is let in before [`Links::serve`]. What arrives goes to `inputs` and `arrivals`.
+    /// Opens the sockets; nobody is let in before [`Links::serve`]. What arrives goes to `inputs`
+    /// and `arrivals`. A node that `carries` relays what other members send each other.
     pub(crate) async fn bind(
         key: &ed25519_dalek::SigningKey,
         listen: &[SocketAddr],
         inputs: mpsc::Sender<Input>,
         arrivals: mpsc::Sender<Arrival>,
         metrics: Metrics,
+        carries: bool,
     ) -> Result<Self, BindError> {
-        let endpoint = bind(key, listen, true).await?;
+        let here = NodeId(key.verifying_key().to_bytes());
+        let (relaying, transport, packets) = Relaying::new(here, carries);
+        let endpoint = bind(key, listen, Some(transport)).await?;
         let shared = Arc::new(Shared {
             endpoint,
-            here: NodeId(key.verifying_key().to_bytes()),
+            relaying,
+            here,
             peers: Mutex::default(),
             inputs,
             arrivals,
@@ -450,6 +436,7 @@ impl Links {
         let links = Self { shared };
         links.background(links.clone().sweep());
         links.background(links.clone().watch_interfaces());
+        links.background(links.clone().send_packets(packets));
         Ok(links)
     }
 
@@ -496,7 +483,7 @@ impl Links {
     }
 
     /// This node is a member and is found there.
-    pub(crate) fn admit(&self, node: NodeId, addresses: &[String]) {
+    pub(crate) fn admit(&self, node: NodeId, addresses: &[String], relays: &[NodeId]) {
         if node == self.shared.here {
             return;
         }
@@ -505,6 +492,7 @@ impl Links {
             .filter_map(|address| address.parse().ok())
             .collect();
         self.peers().entry(node).or_default().addresses = parsed;
+        self.shared.relaying.admit(node, relays);
     }
 
     /// This node is no member any more.
@@ -516,6 +504,7 @@ impl Links {
             Close::NotAMember.apply(&link.connection);
         }
         self.give_back(node, peer.waiting);
+        self.shared.relaying.expel(node);
     }
 
     /// Sends a datagram; it may get lost.
@@ -610,6 +599,7 @@ impl Links {
         for link in &links {
             Close::Leaving.apply(&link.connection);
         }
+        self.shared.relaying.close();
         // The close frames go out at once; a peer that does not acknowledge them is not waited for.
         if timeout(Duration::from_millis(500), self.shared.endpoint.close())
             .await
@@ -643,7 +633,17 @@ impl Links {
     }
 
     async fn dial(self, to: NodeId, addresses: Vec<SocketAddr>) {
-        let dialled = match connect(&self.shared.endpoint, to, addresses, PEER_ALPN).await {
+        let reached = match any_way(to, addresses) {
+            Ok(address) => match connect(&self.shared.endpoint, address, PEER_ALPN).await {
+                Err(reason) => {
+                    self.tell_undialled(to).await;
+                    Err(reason)
+                }
+                reached => reached,
+            },
+            Err(reason) => Err(reason),
+        };
+        let dialled = match reached {
             Ok(connection) => match wait_for_welcome(&connection).await {
                 Ok(()) => Ok(connection),
                 Err(reason) => {
@@ -666,6 +666,21 @@ impl Links {
                 };
                 self.give_back(to, waiting);
             }
+        }
+    }
+
+    async fn tell_undialled(&self, node: NodeId) {
+        if let Some(peer) = self.peers().get_mut(&node) {
+            peer.told_way = None;
+        }
+        if self
+            .shared
+            .inputs
+            .send(Input::Undialled { node })
+            .await
+            .is_err()
+        {
+            tracing::debug!("a dial failed after the end of the kernel");
         }
     }
 
@@ -695,13 +710,30 @@ impl Links {
             }
         }
         peer.links.push(link.clone());
+        let mut way = None;
         if let Some(best) = peer.link(self.shared.here) {
+            way = self.new_way(&best, peer);
             for parcel in std::mem::take(&mut peer.waiting) {
                 self.carry(&best, parcel);
             }
         }
         drop(peers);
+        if let Some(linked) = way {
+            let links = self.clone();
+            self.background(async move { drop(links.shared.inputs.send(linked).await) });
+        }
         self.background(self.clone().receive(link));
+    }
+
+    /// What is to be told of the way of a link, when it is another than before.
+    fn new_way(&self, link: &Link, peer: &mut Peer) -> Option<Input> {
+        let node = link.peer;
+        let via = match link.is_relayed() {
+            true => self.shared.relaying.via(node),
+            false => None,
+        };
+        let is_new = peer.told_way.replace(via) != Some(via);
+        is_new.then_some(Input::Linked { node, via })
     }
 
     /// Sends something on a link.
@@ -771,28 +803,24 @@ impl Links {
         });
     }
 
-    /// Tells round-trip times and closes links that nobody uses.
+    /// Tells round-trip times and ways, and closes links that nobody uses.
     async fn sweep(self) {
         let mut ticks = tokio::time::interval(SWEEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for (node, rtt_us) in self.sweep_once(clock::now()) {
-                if self
-                    .shared
-                    .inputs
-                    .send(Input::RoundTrip { node, rtt_us })
-                    .await
-                    .is_err()
-                {
+            let now = clock::now();
+            self.shared.relaying.sweep(now);
+            for news in self.sweep_once(now) {
+                if self.shared.inputs.send(news).await.is_err() {
                     return;
                 }
             }
         }
     }
 
-    fn sweep_once(&self, now: kernel::instant::Instant) -> Vec<(NodeId, u64)> {
-        let mut changed = Vec::new();
+    fn sweep_once(&self, now: kernel::instant::Instant) -> Vec<Input> {
+        let mut news = Vec::new();
         let mut open = 0;
         for (node, peer) in self.peers().iter_mut() {
             for link in &peer.links {
@@ -804,16 +832,18 @@ impl Links {
                 continue;
             };
             open += 1;
+            news.extend(self.new_way(&link, peer));
             let Some(rtt_us) = link.round_trip_us() else {
                 continue;
             };
             if rtt_us.abs_diff(peer.told_rtt_us) * ROUND_TRIP_CHANGE > peer.told_rtt_us {
                 peer.told_rtt_us = rtt_us;
-                changed.push((*node, rtt_us));
+                let node = *node;
+                news.push(Input::RoundTrip { node, rtt_us });
             }
         }
         self.shared.metrics.links(open);
-        changed
+        news
     }
 }
 
@@ -864,96 +894,6 @@ async fn wait_for_welcome(connection: &Connection) -> Result<(), String> {
         ))
     };
     timeout(DIAL, welcome).await.unwrap_or_else(late)
-}
-
-async fn connect(
-    endpoint: &Endpoint,
-    to: NodeId,
-    addresses: Vec<SocketAddr>,
-    alpn: &[u8],
-) -> Result<Connection, String> {
-    let id = EndpointId::from_bytes(&to.0).map_err(|_no_key| "its id is not a key".to_owned())?;
-    if addresses.is_empty() {
-        return Err("no address of it is known".to_owned());
-    }
-    let address = addresses
-        .into_iter()
-        .fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
-    match timeout(DIAL, endpoint.connect(address, alpn)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(_elapsed) => Err(format!("it did not answer within {} s", DIAL.as_secs())),
-    }
-}
-
-/// Opens the sockets. A joiner that only asks does not listen for links.
-async fn bind(
-    key: &ed25519_dalek::SigningKey,
-    listen: &[SocketAddr],
-    serve: bool,
-) -> Result<Endpoint, BindError> {
-    let fail = |reason: String| BindError {
-        listen: listen.to_vec(),
-        reason,
-    };
-    let alpns = if serve {
-        vec![PEER_ALPN.to_vec(), JOIN_ALPN.to_vec()]
-    } else {
-        Vec::new()
-    };
-    let mut builder = Endpoint::builder(presets::Minimal)
-        .relay_mode(RelayMode::Disabled)
-        .clear_address_lookup()
-        .portmapper_config(PortmapperConfig::Disabled)
-        .secret_key(SecretKey::from_bytes(&key.to_bytes()))
-        .alpns(alpns)
-        .transport_config(transport(serve).map_err(&fail)?)
-        .path_selector(Arc::new(paths::Preference))
-        .clear_ip_transports();
-    let mut families = [false; 2];
-    for address in listen {
-        let first = !std::mem::replace(&mut families[usize::from(address.is_ipv6())], true);
-        let host_prefix = if address.is_ipv6() { 128 } else { 32 };
-        // Of several addresses of one family the first one carries what the others do not reach.
-        let prefix = if first { 0 } else { host_prefix };
-        // A machine without IPv6 is no reason not to start, when IPv4 is listened on too.
-        let is_optional = address.is_ipv6() && address.ip().is_unspecified() && listen.len() > 1;
-        let options = BindOpts::default()
-            .set_prefix_len(prefix)
-            .set_is_default_route(first)
-            .set_is_required(!is_optional);
-        builder = builder
-            .bind_addr_with_opts(*address, options)
-            .map_err(|error| fail(format!("{error:#}")))?;
-    }
-    // The library's future is large.
-    let bound = Box::pin(builder.bind()).await;
-    bound.map_err(|error| fail(format!("{error:#}")))
-}
-
-/// Windows are upper bounds of memory, reached only while bytes flow. Where strangers come they
-/// begin small; a joiner has dialled whom its ticket names.
-fn transport(serve: bool) -> Result<QuicTransportConfig, String> {
-    let bytes_max = if serve {
-        u32::try_from(STRANGER_BYTES_MAX).unwrap_or(MEMBER_BYTES_MAX)
-    } else {
-        MEMBER_BYTES_MAX
-    };
-    let silent = SILENT
-        .try_into()
-        .map_err(|_too_long| "the idle timeout is too long".to_owned())?;
-    Ok(QuicTransportConfig::builder()
-        .max_idle_timeout(Some(silent))
-        .default_path_max_idle_timeout(SILENT)
-        .max_concurrent_uni_streams(VarInt::from_u32(STRANGER_STREAMS_MAX))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS_MAX))
-        .stream_receive_window(VarInt::from_u32(2 * 1024 * 1024))
-        .receive_window(VarInt::from_u32(bytes_max))
-        .send_window(4 * 1024 * 1024)
-        .datagram_receive_buffer_size(Some(64 * 1024))
-        .datagram_send_buffer_size(64 * 1024)
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
-        .build())
 }
 
 #[cfg(test)]

@@ -70,6 +70,12 @@ alarms! {
                one is refused"
         do "decide which of the two addresses is to be the node; on the other machine: welkin down, \
             move its state directory away, welkin join TICKET";
+    NodeHidden "node.hidden"
+        means "this node is behind a router, and no member relays for it: members that it has no \
+               link with cannot reach it"
+        do "add a member that others can dial and that carries (none may run with --no-relay), or \
+            let the router pass UDP port 7117 on to this machine; `welkin nodes -o wide` shows who \
+            runs an older Welkin, which does not relay";
     BootBehind "membership-boot-behind"
         means "others know a later start of this node than it knows itself: its state directory \
                is an old copy, or two nodes run with copies of one"

@@ -37,6 +37,7 @@ mod patience;
 mod placement;
 mod questions;
 mod register;
+mod relaying;
 mod schedule;
 mod supervisor;
 mod tenure;

@@ -14,6 +14,7 @@ use core::time::Duration;
 
 use wire::fact::{ADDRESSES_MAX, Availability, Capacity, LABELS_MAX, Load, NodeFacts};
 use wire::id::NodeId;
+use wire::relay::RELAYS_MAX;
 
 use crate::instant::Instant;
 use crate::limits::NODES_MAX;
@@ -95,6 +96,12 @@ impl Measurement {
         facts.is_some_and(|facts| facts.labels.contains_key(IMPAIRED))
     }
 
+    /// Whether a node says that it is reached by relays.
+    pub(crate) fn is_hidden(&self, node: NodeId) -> bool {
+        let facts = self.facts.get(&node);
+        facts.is_some_and(|facts| !facts.relays.is_empty())
+    }
+
     /// Labels that a person gave to this node.
     pub(crate) fn own_labels(&self) -> BTreeMap<String, String> {
         let mut labels = self
@@ -134,6 +141,7 @@ impl Measurement {
             .is_none_or(|old| facts.version > old.version);
         let fits = facts.addresses.len() <= ADDRESSES_MAX
             && facts.labels.keys().filter(|key| *key != IMPAIRED).count() <= LABELS_MAX
+            && facts.relays.len() <= RELAYS_MAX
             && facts.version <= VERSION_MAX;
         let has_room = self.facts.len() < NODES_MAX || self.facts.contains_key(&facts.node);
         if facts.node == self.me || !is_newer || !fits || !has_room {
@@ -292,6 +300,7 @@ mod tests {
             availability: Availability::Open,
             capacity: Capacity::default(),
             level: wire::LEVEL,
+            relays: Vec::new(),
         }
     }
 

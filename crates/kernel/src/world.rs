@@ -192,6 +192,25 @@ pub enum Input {
     Load(Load),
     /// The addresses of this node changed.
     Addresses(Vec<String>),
+    /// What became of a line that [`Output::Lines`] wants.
+    Line {
+        /// The member to which it goes.
+        relay: NodeId,
+        /// What.
+        state: LineState,
+    },
+    /// There is a link to a member, or it goes another way than before.
+    Linked {
+        /// The member.
+        node: NodeId,
+        /// The member that carries it, when it is not direct.
+        via: Option<NodeId>,
+    },
+    /// No address of a member answered, and no relay led to it.
+    Undialled {
+        /// The member.
+        node: NodeId,
+    },
     /// Two living processes have the key of this node, or of a member; the second was refused.
     Twice {
         /// Whose key. When it is this node's, this process is the one that was refused.
@@ -201,6 +220,20 @@ pub enum Input {
         /// Where the second one is.
         second: String,
     },
+}
+
+/// What became of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineState {
+    /// It is open.
+    Open {
+        /// Where the relay sees this node, `ip:port`.
+        seen: String,
+        /// Whether the relay carries packets.
+        carries: bool,
+    },
+    /// It could not be made, or is gone.
+    Closed,
 }
 
 /// What is to be done.
@@ -301,6 +334,14 @@ pub enum Output {
         node: NodeId,
         /// `ip:port`, best first.
         addresses: Vec<String>,
+        /// Members that carry packets to it, when no address answers.
+        relays: Vec<NodeId>,
+    },
+    /// Hold lines to these members, and to no others; answered by [`Input::Line`] for each that is
+    /// new.
+    Lines {
+        /// The members.
+        relays: Vec<NodeId>,
     },
     /// This node is no member any more: close its links and accept none.
     Expel {

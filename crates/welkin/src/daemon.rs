@@ -108,6 +108,9 @@ fn spawn(context: &Context, founding: &Founding, joins: bool, log: &Log) -> Resu
     for (key, value) in &founding.labels {
         command.arg(format!("--label={key}={value}"));
     }
+    if founding.no_relay {
+        command.arg("--no-relay");
+    }
     command
         .current_dir("/")
         .env_remove("WELKIN_STATE_DIR")
@@ -247,6 +250,7 @@ pub(crate) fn serve(
         name: founding.name.clone(),
         labels: founding.labels.iter().cloned().collect(),
         ticket,
+        carries: !founding.no_relay,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..host::Options::new(context.state_dir.clone())
     };

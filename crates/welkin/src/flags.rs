@@ -175,6 +175,9 @@ pub(crate) struct Founding {
     /// Label of this node, for constraints; may be given more than once.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::key_value)]
     pub(crate) labels: Vec<(String, String)>,
+    /// Do not relay for members that cannot reach each other.
+    #[arg(long)]
+    pub(crate) no_relay: bool,
     /// Stay in the foreground, as a service manager wants it.
     #[arg(long)]
     pub(crate) foreground: bool,

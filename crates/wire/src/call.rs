@@ -380,6 +380,10 @@ data! {
         labels: BTreeMap<String, String>,
         /// Round-trip time in microseconds from the node that answers; 0 to itself.
         rtt_us: Option<u64>,
+        /// The node that relays between the node that answers and this one, by its name; nothing
+        /// when they reach each other.
+        #[serde(default)]
+        via: Option<String>,
     }
     /// A node and what is on it.
     NodeDetail {
@@ -391,6 +395,9 @@ data! {
         objects: Vec<ObjectFacts>,
         /// Who admitted it.
         admitted_by: Option<NodeId>,
+        /// Nodes that relay for it, by their names, when nobody can dial it.
+        #[serde(default)]
+        relays: Vec<String>,
     }
     /// What is wrong, and what to do.
     Findings {

@@ -42,6 +42,10 @@ pub struct NodeFacts {
     /// What its program knows of what is said between nodes: [`crate::LEVEL`].
     #[serde(default = "first_level")]
     pub level: u32,
+    /// Members that carry packets to it, for those that cannot reach its addresses; at most
+    /// [`crate::relay::RELAYS_MAX`].
+    #[serde(default)]
+    pub relays: Vec<NodeId>,
 }
 
 fn first_level() -> u32 {

@@ -7,6 +7,7 @@
 //! | [`call`] | a program or a person and the Cloud OS: the system calls |
 //! | [`stream`] | the same two, where bytes flow: terminals, logs, files |
 //! | [`peer`] | one node's kernel and another's |
+//! | [`relay`] | a member and the one that carries its packets to others |
 //! | [`driver`] | a node and the shims that hold its objects |
 //! | [`disk`] | a node and its own past: what is stored |
 //!
@@ -40,6 +41,7 @@ pub mod health;
 pub mod id;
 pub mod job;
 pub mod peer;
+pub mod relay;
 pub mod spec;
 pub mod stream;
 pub mod tenancy;
@@ -62,6 +64,9 @@ pub const PEER_ALPN: &[u8] = b"welkin/1";
 
 /// ALPN name on which a node that is not a member yet asks to be admitted.
 pub const JOIN_ALPN: &[u8] = b"welkin-join/1";
+
+/// ALPN name of lines between a member and one that relays for it.
+pub const RELAY_ALPN: &[u8] = b"welkin-relay/1";
 
 /// Why bytes from outside were refused. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,8 @@ proptest! {
         let _refused = wire::disk::unseal::<wire::peer::AppRecord>(&bytes);
         let _refused = Frame::decode(&bytes);
         let _refused = Ticket::from_text(&String::from_utf8_lossy(&bytes));
+        let _refused = wire::relay::Frame::parse(&bytes);
+        let _refused = wire::decode::<wire::relay::LineWelcome>(&bytes, wire::relay::WELCOME_BYTES_MAX);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use wire::peer::{
     AppRecord, Ask, Door, MemberItem, MemberState, Message, News, Revision, Signature, Statement,
     StatementBody, Ticket, TicketBody, Wanted,
 };
+use wire::relay::{Direction, Frame, LineWelcome, Part};
 use wire::spec::{AppSpec, Program, Resources, Restart};
 
 fn check<T: Serialize>(value: &T, expect: Expect) {
@@ -204,6 +205,7 @@ fn gossip() {
             ..Capacity::default()
         },
         level: 2,
+        relays: vec![node()],
     };
     let news = News {
         statements: vec![],
@@ -212,10 +214,11 @@ fn gossip() {
     check(
         &Message::Rumors(news),
         expect![[r#"
-            006400016120abababababababababababababababababababababababababab
-            abababababab8580808010016105302e312e3012056c696e7578067838365f36
-            3404362e3138010e3139322e302e322e313a3731313700000cd00f8080808020
-            000000000002"#]],
+            0087010001830120abababababababababababababababababababababababab
+            abababababababab8580808010016105302e312e3012056c696e757806783836
+            5f363404362e3138010e3139322e302e322e313a3731313700000cd00f808080
+            80200000000000020120abababababababababababababababababababababab
+            abababababababababab"#]],
     );
     let items = vec![MemberItem {
         node: 0x0102_0304_0506_0708,
@@ -233,6 +236,26 @@ fn gossip() {
         &items,
         expect!["0313010c888e98a8c0e08081010301010200000501"],
     );
+}
+
+#[test]
+fn lines() {
+    let welcome = LineWelcome {
+        seen: "192.0.2.1:7117".into(),
+        carries: true,
+    };
+    check(&welcome, expect!["100e3139322e302e322e313a3731313701"]);
+    let frame = Frame {
+        direction: Direction::From,
+        node: node(),
+        part: Part::Second(7),
+        bytes: b"packet",
+    };
+    let bytes = data_encoding::HEXLOWER.encode(&frame.encode());
+    expect![
+        "0102abababababababababababababababababababababababababababababababab000000077061636b6574"
+    ]
+    .assert_eq(&bytes);
 }
 
 /// What a node of level 1 said: its bytes are read as long as such nodes and their disks are around.
@@ -253,6 +276,17 @@ fn what_an_older_node_said_is_read() {
         panic!("it is read");
     };
     assert_eq!((news.facts[0].name.as_str(), news.facts[0].level), ("a", 1));
+    // And one of level 2, which told no relays.
+    let rumors = read(
+        "006400016120abababababababababababababababababababababababababab
+         abababababab8580808010016105302e312e3012056c696e7578067838365f36
+         3404362e3138010e3139322e302e322e313a3731313700000cd00f8080808020
+         000000000002",
+    );
+    let Ok(Message::Rumors(news)) = wire::decode(&rumors, 1024) else {
+        panic!("it is read");
+    };
+    assert_eq!((news.facts[0].level, news.facts[0].relays.len()), (2, 0));
     let record = read(
         "ee0210977e88c3048d50ca5a52f888356337db0880d095ffbc310102ce010880
          d095ffbc310102014d03776562021d0307707974686f6e33022d6d0b68747470

@@ -18,7 +18,7 @@ use wire::id::NodeId;
 use wire::peer::{
     JOIN_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JoinAnswer, JoinRequest, MESSAGE_BYTES_MAX,
 };
-use wire::{JOIN_ALPN, PEER_ALPN};
+use wire::{JOIN_ALPN, PEER_ALPN, RELAY_ALPN};
 
 use super::{Arrival, Close, DELIVERY, Link, LinkStream, Links, STRANGER_BYTES_MAX};
 
@@ -91,6 +91,8 @@ impl Links {
                 return;
             }
             self.register(link);
+        } else if connection.alpn() == RELAY_ALPN {
+            self.take_line(connection, peer).await;
         } else if connection.alpn() == JOIN_ALPN {
             self.take_asker(&connection, peer).await;
         }
@@ -365,6 +367,7 @@ mod tests {
             availability: wire::fact::Availability::Open,
             capacity: wire::fact::Capacity::default(),
             level: wire::LEVEL,
+            relays: Vec::new(),
         };
         let answer = JoinAnswer::Admitted {
             name: "a".to_owned(),

@@ -21,7 +21,7 @@ use wire::JOIN_ALPN;
 use wire::peer::{Door, JOIN_BYTES_MAX, JoinAnswer, JoinRequest};
 
 use super::accept::read_block;
-use super::{BindError, bind, connect};
+use super::{BindError, bind, connect, direct};
 
 /// How long a door may take to answer once it was reached.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ pub(crate) struct Asker(Endpoint);
 
 impl Asker {
     pub(crate) async fn bind(key: &SigningKey, listen: &[SocketAddr]) -> Result<Self, BindError> {
-        bind(key, listen, false).await.map(Self)
+        bind(key, listen, None).await.map(Self)
     }
 
     /// Asks one door.
@@ -49,7 +49,7 @@ impl Asker {
             .iter()
             .filter_map(|address| address.parse().ok())
             .collect();
-        let connection = connect(&self.0, door.node, addresses, JOIN_ALPN).await?;
+        let connection = connect(&self.0, direct(door.node, addresses)?, JOIN_ALPN).await?;
         let answer = timeout(ANSWER, converse(&connection, request)).await;
         connection.close(VarInt::from_u32(0), b"thank you");
         answer.unwrap_or_else(|_| Err(format!("it did not answer within {} s", ANSWER.as_secs())))

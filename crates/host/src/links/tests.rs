@@ -2,10 +2,12 @@ use std::net::UdpSocket;
 
 use ed25519_dalek::SigningKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::JOIN_ALPN;
 use wire::call::{Problem, ProblemCode};
 use wire::id::{CloudId, TicketId, UnixMillis};
 use wire::peer::{Door, JoinAnswer, Signature, Ticket, TicketBody};
 
+use super::endpoint::STRANGER_STREAMS_MAX;
 use super::*;
 
 struct Node {
@@ -17,12 +19,16 @@ struct Node {
 
 impl Node {
     async fn new(seed: u8) -> Self {
+        Self::start(seed, &["127.0.0.1:0"], true).await
+    }
+
+    async fn start(seed: u8, listen: &[&str], carries: bool) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let (to_inputs, inputs) = mpsc::channel(64);
         let (to_arrivals, arrivals) = mpsc::channel(8);
-        let listen = ["127.0.0.1:0".parse().unwrap()];
+        let listen: Vec<_> = listen.iter().map(|it| it.parse().unwrap()).collect();
         let metrics = Metrics::default();
-        let links = Links::bind(&key, &listen, to_inputs, to_arrivals, metrics)
+        let links = Links::bind(&key, &listen, to_inputs, to_arrivals, metrics, carries)
             .await
             .unwrap();
         links.serve();
@@ -39,18 +45,30 @@ impl Node {
     }
 
     fn knows(&self, other: &Self) {
-        self.links.admit(other.id, &other.addresses());
+        self.links.admit(other.id, &other.addresses(), &[]);
     }
 
     /// The next input that is not a measurement.
     async fn hears(&mut self) -> Input {
         loop {
-            let input = timeout(Duration::from_secs(12), self.inputs.recv()).await;
-            let input = input.expect("something is heard in time").unwrap();
-            if !matches!(input, Input::RoundTrip { .. }) {
+            let input = self.hears_any().await;
+            let is_aside = matches!(
+                input,
+                Input::RoundTrip { .. }
+                    | Input::Linked { .. }
+                    | Input::Line { .. }
+                    | Input::Undialled { .. }
+            );
+            if !is_aside {
                 return input;
             }
         }
+    }
+
+    /// The next input of any kind.
+    async fn hears_any(&mut self) -> Input {
+        let input = timeout(Duration::from_secs(12), self.inputs.recv()).await;
+        input.expect("something is heard in time").unwrap()
     }
 
     async fn hears_message(&mut self, from: NodeId, bytes: &[u8]) {
@@ -193,7 +211,7 @@ async fn a_dead_peer_stalls_nobody_and_its_messages_come_back_soon() {
     let hole = UdpSocket::bind("127.0.0.1:0").unwrap();
     let dead = NodeId(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes());
     a.links
-        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+        .admit(dead, &[hole.local_addr().unwrap().to_string()], &[]);
     let began = clock::now();
     for number in 0..10 {
         a.links.message(dead, vec![number]).unwrap();
@@ -215,14 +233,14 @@ async fn no_more_waits_for_a_dead_peer_than_the_limit() {
     let hole = UdpSocket::bind("127.0.0.1:0").unwrap();
     let dead = NodeId(SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes());
     a.links
-        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+        .admit(dead, &[hole.local_addr().unwrap().to_string()], &[]);
     for _ in 0..MESSAGES_MAX {
         a.links.message(dead, vec![0]).unwrap();
     }
     assert_eq!(a.links.message(dead, vec![1]), Err(vec![1]));
     let b = Node::new(2).await;
     b.links
-        .admit(dead, &[hole.local_addr().unwrap().to_string()]);
+        .admit(dead, &[hole.local_addr().unwrap().to_string()], &[]);
     b.links
         .message(dead, vec![0; MESSAGE_BYTES_WAITING_MAX])
         .unwrap();
@@ -239,7 +257,7 @@ async fn a_peer_that_was_restarted_is_heard_on_its_new_link() {
     again.knows(&a);
     again.links.message(a.id, b"two".to_vec()).unwrap();
     a.hears_message(b.id, b"two").await;
-    a.links.admit(b.id, &again.addresses());
+    a.links.admit(b.id, &again.addresses(), &[]);
     {
         // Links that began at different times, as they do outside tests.
         let mut peers = a.links.peers();
@@ -393,11 +411,12 @@ async fn a_machine_that_is_no_member_can_ask_to_join() {
 async fn stranger(seed: u8) -> Endpoint {
     let key = SigningKey::from_bytes(&[seed; 32]);
     let listen = ["127.0.0.1:0".parse().unwrap()];
-    bind(&key, &listen, false).await.unwrap()
+    bind(&key, &listen, None).await.unwrap()
 }
 
 async fn dial(from: &Endpoint, to: &Node, alpn: &[u8]) -> Connection {
-    connect(from, to.id, to.links.bound(), alpn).await.unwrap()
+    let address = direct(to.id, to.links.bound()).unwrap();
+    connect(from, address, alpn).await.unwrap()
 }
 
 /// A stranger that asked to join could make the node hold megabytes before it was known.
@@ -499,7 +518,7 @@ async fn a_crowd_of_strangers_does_not_keep_a_member_out() {
     let eavesdropper = UdpSocket::bind("127.0.0.1:0").unwrap();
     let endpoint = stranger(8).await;
     let address = eavesdropper.local_addr().unwrap();
-    let dialling = connect(&endpoint, b.id, vec![address], PEER_ALPN);
+    let dialling = connect(&endpoint, direct(b.id, vec![address]).unwrap(), PEER_ALPN);
     let relaying = async {
         let eavesdropper = tokio_socket(eavesdropper);
         let mut packet = [0; 2048];
@@ -584,25 +603,40 @@ async fn a_member_that_comes_before_members_are_known_waits() {
     let (to_inputs, mut inputs) = mpsc::channel(64);
     let (to_arrivals, _arrivals) = mpsc::channel(8);
     let listen = ["127.0.0.1:0".parse().unwrap()];
-    let links = Links::bind(&key, &listen, to_inputs, to_arrivals, Metrics::default());
+    let links = Links::bind(
+        &key,
+        &listen,
+        to_inputs,
+        to_arrivals,
+        Metrics::default(),
+        true,
+    );
     let links = links.await.unwrap();
     let id = NodeId(key.verifying_key().to_bytes());
     let between = tokio_socket(UdpSocket::bind("127.0.0.1:0").unwrap());
     a.links
-        .admit(id, &[between.local_addr().unwrap().to_string()]);
+        .admit(id, &[between.local_addr().unwrap().to_string()], &[]);
     a.links.message(id, b"early".to_vec()).unwrap();
     let (dialled, dial) = oneshot::channel();
     let waiting = async {
         dial.await.unwrap();
         let refused = timeout(WATCH, a.inputs.recv()).await;
         assert!(refused.is_err(), "{refused:?}");
-        links.admit(a.id, &a.addresses());
+        links.admit(a.id, &a.addresses(), &[]);
         links.serve();
         let (from, bytes) = (a.id, b"early".to_vec());
-        assert_eq!(inputs.recv().await, Some(Input::Message { from, bytes }));
+        let message = Some(Input::Message { from, bytes });
+        let linked = Input::Linked {
+            node: a.id,
+            via: None,
+        };
+        assert_eq!(inputs.recv().await, Some(linked));
+        assert_eq!(inputs.recv().await, message);
     };
     tokio::select! {
         waited = timeout(Duration::from_secs(10), waiting) => waited.expect("it is heard in time"),
         () = carry(&between, links.bound()[0], dialled) => unreachable!("it carries for ever"),
     }
 }
+
+mod relayed;

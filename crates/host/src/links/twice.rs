@@ -120,7 +120,7 @@ fn text(address: &TransportAddr) -> String {
     if let TransportAddr::Ip(ip) = address {
         ip.to_string()
     } else {
-        format!("{address:?}")
+        "an address that others relay for".to_owned()
     }
 }
 

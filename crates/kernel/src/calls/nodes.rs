@@ -68,6 +68,7 @@ impl Kernel {
             capacity: self.measurement.capacity(node),
             labels: facts.labels.clone(),
             rtt_us: self.measurement.rtt_us(node),
+            via: self.via(node),
         })
     }
 
@@ -87,7 +88,23 @@ impl Kernel {
             capacity: self.measurement.capacity(node),
             labels: BTreeMap::new(),
             rtt_us: self.measurement.rtt_us(node),
+            via: self.via(node),
         }
+    }
+
+    /// By whom this node reaches another, when not by itself.
+    fn via(&self, node: NodeId) -> Option<String> {
+        let relay = self
+            .relaying
+            .way(node)
+            .filter(|_| self.is_reachable(node))?;
+        Some(self.measurement.name(relay))
+    }
+
+    fn relay_names(&self, node: NodeId) -> Vec<String> {
+        let relays = self.measurement.get(node).map(|facts| &facts.relays[..]);
+        let names = relays.unwrap_or_default().iter();
+        names.map(|relay| self.measurement.name(*relay)).collect()
     }
 
     fn node_state(&self, node: NodeId) -> NodeState {
@@ -158,6 +175,7 @@ impl Kernel {
                 .unwrap_or_default(),
             objects: Vec::new(),
             admitted_by: self.auth.admitted_by(node),
+            relays: self.relay_names(node),
         };
         let asks = [Ask::Objects {
             all: true,

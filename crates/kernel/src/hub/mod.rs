@@ -1,8 +1,9 @@
 //! The kernel itself: the one place where the kernel processes meet.
 //!
 //! Each file here adds one part of [`Kernel`]: who is here ([`region`]), who may come
-//! ([`admission`]), what runs here ([`hosting`]), which apps this node answers for ([`guarding`]),
-//! where their objects go ([`placing`]), which run at certain times ([`jobs`]), which wait for others ([`ordering`]),
+//! ([`admission`]), by whom it is reached ([`relays`]), what runs here ([`hosting`]), which apps
+//! this node answers for ([`guarding`]), where their objects go ([`placing`]), which run at certain
+//! times ([`jobs`]), which wait for others ([`ordering`]),
 //! what never runs twice ([`once`]), who waits for that
 //! ([`waiting`]), and which write is newer ([`versions`]). The processes themselves never name each other.
 
@@ -17,6 +18,7 @@ mod pending;
 mod placing;
 mod records;
 mod region;
+mod relays;
 mod versions;
 mod waiting;
 
@@ -54,6 +56,7 @@ use crate::outbox::{Basis, Outbox};
 use crate::pacing::Pacing;
 use crate::patience::Patience;
 use crate::questions::{Questions, Returned};
+use crate::relaying::Relaying;
 use crate::supervisor::Supervision;
 use crate::twice::Twice;
 use crate::world::{Config, Input, Output, Token};
@@ -95,6 +98,7 @@ pub struct Kernel {
     pub(crate) membership: Membership,
     pub(crate) auth: Auth,
     pub(crate) measurement: Measurement,
+    pub(crate) relaying: Relaying,
     pub(crate) directory: Directory,
     pub(crate) ledger: Ledger,
     pub(crate) once: Once,
@@ -246,6 +250,7 @@ impl Kernel {
             membership,
             auth,
             measurement: Measurement::new(own),
+            relaying: Relaying::new(&config.addresses),
             directory: Directory::default(),
             ledger: Ledger::new(config.cpu_millis, config.memory_bytes),
             once: Once::default(),
@@ -378,8 +383,12 @@ impl Kernel {
             Input::Signed { token, signature } => self.handle_signed(token, signature),
             Input::Load(load) => self.measurement.note_load(load),
             Input::Addresses(addresses) => {
+                self.relaying.handle_addresses(&addresses);
                 self.tell_facts(|facts| facts.addresses = addresses);
             }
+            Input::Line { relay, state } => self.handle_line(relay, &state),
+            Input::Linked { node, via } => self.relaying.handle_linked(node, via),
+            Input::Undialled { node } => self.relaying.handle_undialled(self.now, node),
             Input::Twice {
                 node,
                 first,
@@ -455,6 +464,7 @@ impl Kernel {
             self.objects.poll_timeout(),
             self.probing.poll_timeout(),
             self.once.tenures.poll_timeout(),
+            self.relaying.poll_timeout(),
             self.supervision.poll_timeout(),
             self.order.poll_timeout(),
             self.pacing.poll_timeout(),
@@ -535,6 +545,7 @@ impl Kernel {
                 break;
             }
         }
+        self.heed_relays();
         self.tell_usage();
         self.outbox.flush();
     }
@@ -826,5 +837,6 @@ fn own_facts(config: &Config, stored: Option<&NodeState>, boot: u32) -> NodeFact
             ..Capacity::default()
         },
         level: wire::LEVEL,
+        relays: Vec::new(),
     }
 }

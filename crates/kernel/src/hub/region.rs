@@ -138,6 +138,7 @@ impl Kernel {
 
     /// Supervisors and guardians may be others now.
     fn membership_changed(&mut self, node: NodeId) {
+        self.relaying.handle_member(node);
         self.shifted.retain(|_, at| *at + DISAGREEMENT > self.now);
         self.shifted.insert(node, self.now);
         self.report_to_new_supervisors(node);
@@ -503,6 +504,7 @@ impl Kernel {
         self.membership.expel(self.now, node.short_id());
         self.by_short.remove(&node.short_id());
         self.measurement.forget(node);
+        self.relaying.forget(node);
         self.write(Table::Facts, &node.0, None);
         self.directory.forget_copies_of(node);
         // It is told before its links are closed: a node that does not know that it was removed
@@ -562,7 +564,11 @@ impl Kernel {
         if old.is_some_and(|old| holds_less(facts.capacity, old.capacity)) {
             self.retry_on(facts.node);
         }
-        if old.is_none_or(|old| old.addresses != facts.addresses) {
+        if old.is_none_or(|old| old.relays.is_empty() != facts.relays.is_empty()) {
+            self.relaying.handle_told();
+        }
+        if old.is_none_or(|old| (&old.addresses, &old.relays) != (&facts.addresses, &facts.relays))
+        {
             self.write_sealed(Table::Facts, &facts.node.0, facts);
             self.tell_peer(facts.node);
         }
@@ -579,11 +585,15 @@ impl Kernel {
         if !self.auth.is_member(node) || node == self.me {
             return;
         }
-        let addresses = self
-            .measurement
-            .get(node)
-            .map_or_else(Vec::new, |facts| facts.addresses.clone());
-        self.outbox.act(Output::Peer { node, addresses });
+        let facts = self.measurement.get(node);
+        let found = |facts: &NodeFacts| (facts.addresses.clone(), facts.relays.clone());
+        let (addresses, relays) = facts.map_or_else(Default::default, found);
+        let peer = Output::Peer {
+            node,
+            addresses,
+            relays,
+        };
+        self.outbox.act(peer);
     }
 
     /// A key lives in two processes.

@@ -837,6 +837,7 @@ fn a_member_that_has_said_nothing_is_admitted_to_and_can_be_removed() {
     let peer = Output::Peer {
         node: node(2),
         addresses: Vec::new(),
+        relays: Vec::new(),
     };
     assert!(bench.outputs.contains(&peer));
     let call = bench.call(NodeRemove {

@@ -37,6 +37,7 @@ impl Watch for Expelled {
             | Output::Measure { .. }
             | Output::Probe { .. }
             | Output::Sign { .. }
+            | Output::Lines { .. }
             | Output::Expel { .. }
             | Output::Event(_)
             | Output::Alarm { .. }

@@ -18,7 +18,7 @@
 //!
 //! | line | does |
 //! | --- | --- |
-//! | `machine NAME [in CITY] [cpu N] [memory N] [arch A] [label K=V]` | there is a machine |
+//! | `machine NAME [in CITY] [cpu N] [memory N] [arch A] [label K=V] [behind router]` | there is a machine |
 //! | `cloud NAME…` | the first founds a cloud, the others join it |
 //! | `found NAME` | it founds a cloud |
 //! | `invite NAME [uses N] [for N] as TICKET` | it makes a ticket |

@@ -222,6 +222,7 @@ impl Stage {
                     let bytes = amount.ok_or_else(wrong)? / 1000;
                     hardware.memory_bytes = u64::try_from(bytes).map_err(|_large| wrong())?;
                 }
+                "behind" if *value == "router" => hardware.is_hidden = true,
                 "arch" => hardware.arch = (*value).to_string(),
                 "label" => {
                     let (key, value) = value.split_once('=').ok_or_else(wrong)?;

@@ -8,6 +8,7 @@ use wire::driver::Launch;
 use wire::id::NodeId;
 
 use super::happen::{Parcel, What};
+use super::machine::Peer;
 use super::{Call, MachineId, Moment, Off, Outcome, World};
 use crate::driver::Plan;
 use crate::invariants::Seen;
@@ -54,7 +55,12 @@ impl World {
                 let signature = self.at(machine).sign(&bytes);
                 self.soon(machine, Input::Signed { token, signature });
             }
-            Output::Peer { node, addresses } => self.peer(machine, node, !addresses.is_empty()),
+            Output::Peer {
+                node,
+                addresses,
+                relays,
+            } => self.peer(machine, node, !addresses.is_empty(), relays),
+            Output::Lines { relays } => self.lines(machine, &relays),
             Output::Expel { node } => {
                 let it = self.at_mut(machine);
                 it.peers.remove(&node);
@@ -91,6 +97,7 @@ impl World {
         let Some(to) = self.machine_of(to) else {
             return;
         };
+        self.note_call(from, to);
         let copies = 1 + usize::from(self.network.doubles(&mut self.random));
         for _ in 0..copies {
             if !self.network.loses(&mut self.random) {
@@ -106,7 +113,10 @@ impl World {
         self.counts.messages += 1;
         self.counts.message_bytes += bytes.len() as u64;
         let delay = match self.machine_of(to) {
-            Some(to) => self.network.delay(from, to, &mut self.random),
+            Some(to) => {
+                self.note_call(from, to);
+                self.network.delay(from, to, &mut self.random)
+            }
             None => Duration::ZERO,
         };
         let parcel = Parcel {
@@ -172,8 +182,12 @@ impl World {
         }
     }
 
-    fn peer(&mut self, machine: MachineId, node: NodeId, has_address: bool) {
-        self.at_mut(machine).peers.insert(node, has_address);
+    fn peer(&mut self, machine: MachineId, node: NodeId, has_address: bool, relays: Vec<NodeId>) {
+        let peer = Peer {
+            has_address,
+            relays,
+        };
+        self.at_mut(machine).peers.insert(node, peer);
         if let Some(other) = self.machine_of(node) {
             let round_trip = self.network.round_trip(machine, other);
             let rtt_us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);

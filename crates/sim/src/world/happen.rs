@@ -219,7 +219,7 @@ impl World {
     }
 
     fn datagram_arrives(&mut self, from: MachineId, to: MachineId, bytes: Vec<u8>) {
-        if self.network.is_open(from, to) && self.are_linked(from, to) {
+        if self.reaches(from, to) && self.are_linked(from, to) {
             // What is on its way arrives, even when its sender is no more.
             let from = self.at(from).node;
             self.feed(to, Input::Datagram { from, bytes });
@@ -230,7 +230,7 @@ impl World {
     fn are_linked(&self, from: MachineId, to: MachineId) -> bool {
         let knows = |a: MachineId, b: MachineId| {
             let other = self.at(b).node;
-            self.at(a).peers.get(&other).copied()
+            self.at(a).peers.get(&other).map(|peer| peer.has_address)
         };
         match (knows(from, to), knows(to, from)) {
             (Some(there), Some(back)) => self.is_up(to) && (there || back),
@@ -247,10 +247,10 @@ impl World {
         let sender_lives = self.at(from).life == parcel.from_life && self.is_up(from);
         let way = to.filter(|to| self.are_linked(from, *to));
         let overdue = self.now.since(parcel.sent) >= DELIVERY;
-        let arrives = way.is_some_and(|to| self.network.is_open(from, to))
-            && !self.network.loses(&mut self.random);
+        let arrives =
+            way.is_some_and(|to| self.reaches(from, to)) && !self.network.loses(&mut self.random);
         if let Some(to) = to.filter(|_| arrives) {
-            let acknowledged = self.network.is_open(to, from);
+            let acknowledged = self.reaches(to, from);
             let bytes = parcel.bytes.clone();
             let node = self.at(from).node;
             self.feed(to, Input::Message { from: node, bytes });
@@ -275,9 +275,8 @@ impl World {
             _ => (false, true),
         };
         let to = self.machine_of(parcel.to);
-        let reaches = |to: &MachineId| {
-            self.are_linked(parcel.from, *to) && self.network.is_open(parcel.from, *to)
-        };
+        let reaches =
+            |to: &MachineId| self.are_linked(parcel.from, *to) && self.reaches(parcel.from, *to);
         if arrives && let Some(to) = to.filter(reaches) {
             let from = self.at(parcel.from).node;
             let bytes = parcel.bytes.clone();

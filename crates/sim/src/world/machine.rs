@@ -36,6 +36,8 @@ pub struct Hardware {
     pub labels: BTreeMap<String, String>,
     /// How far its wall clock is ahead, or behind when negative.
     pub wall_ahead_ms: i64,
+    /// It is behind a router: nobody can dial it.
+    pub is_hidden: bool,
 }
 
 impl Hardware {
@@ -50,6 +52,7 @@ impl Hardware {
             arch: "x86_64".to_string(),
             labels: BTreeMap::new(),
             wall_ahead_ms: 0,
+            is_hidden: false,
         }
     }
 }
@@ -93,6 +96,13 @@ pub(crate) fn address(machine: MachineId) -> String {
     format!("10.0.{}.{}:7117", machine.0 / 250, machine.0 % 250 + 1)
 }
 
+/// What a kernel said of a member.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    pub(crate) has_address: bool,
+    pub(crate) relays: Vec<NodeId>,
+}
+
 /// A machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -109,8 +119,12 @@ pub(crate) struct Machine {
     pub(crate) since: Instant,
     /// When the kernel is to be woken.
     pub(crate) wake_at: Option<Instant>,
-    /// Members that may be linked, and whether an address of theirs is known.
-    pub(crate) peers: BTreeMap<NodeId, bool>,
+    /// Members that may be linked.
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// Members to which it has open lines.
+    pub(crate) lines: BTreeSet<NodeId>,
+    /// When it last sent something to a machine: behind a router, that one is let in for a while.
+    pub(crate) called: BTreeMap<MachineId, Instant>,
     /// Nodes that this life was told to expel.
     pub(crate) expelled: BTreeSet<NodeId>,
     /// Inputs that wait until it thaws.
@@ -145,6 +159,8 @@ impl Machine {
             since: now,
             wake_at: None,
             peers: BTreeMap::new(),
+            lines: BTreeSet::new(),
+            called: BTreeMap::new(),
             expelled: BTreeSet::new(),
             held: Vec::new(),
             frozen: false,
@@ -190,6 +206,7 @@ impl Machine {
                 ..Capacity::default()
             },
             level: wire::LEVEL,
+            relays: Vec::new(),
         }
     }
 

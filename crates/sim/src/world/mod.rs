@@ -7,6 +7,7 @@ mod carry;
 mod happen;
 mod join;
 mod machine;
+mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -519,6 +520,7 @@ impl World {
             Off::Crashed => "machine.crashed",
         };
         self.note(machine, kind, "", "");
+        self.lines_break(machine);
         for state in self.calls.values_mut() {
             if state.at == machine && state.outcome == Outcome::Open {
                 state.outcome = Outcome::Broken;
@@ -542,6 +544,8 @@ impl World {
         it.since = now;
         it.wake_at = None;
         it.peers.clear();
+        it.lines.clear();
+        it.called.clear();
         it.expelled.clear();
         it.kernel = Some(Kernel::new(now, config));
         let life = it.life;

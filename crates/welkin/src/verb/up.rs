@@ -107,6 +107,11 @@ fn without_effect(founding: &Founding, node: &str, runs: bool) -> Vec<String> {
             "--listen is for the start of a node; welkin down && welkin up {flags}"
         ));
     }
+    if runs && founding.no_relay {
+        notes.push(
+            "--no-relay is for the start of a node; welkin down && welkin up --no-relay".to_owned(),
+        );
+    }
     if founding.name.as_ref().is_some_and(|name| name != node) {
         notes.push(format!(
             "--name is for a new node; this one stays {node} as long as it is in its cloud"
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_flag_without_effect_says_what_to_type_instead() {
-        let words = "up --name b --label disk=ssd --label x=y --listen 127.0.0.1:0";
+        let words = "up --name b --label disk=ssd --label x=y --listen 127.0.0.1:0 --no-relay";
         let line = Line::try_parse_from(words.split(' ')).unwrap();
         let founding = line.up.founding;
         let name = "--name is for a new node; this one stays a as long as it is in its cloud";
@@ -150,6 +155,7 @@ mod tests {
             without_effect(&founding, "b", true),
             [
                 listen,
+                "--no-relay is for the start of a node; welkin down && welkin up --no-relay",
                 "--label is for a new node; welkin node label b disk=ssd x=y"
             ]
         );

@@ -55,6 +55,8 @@ fn describe(detail: &NodeDetail, names: &NodeNames, colours: bool) -> String {
         .line("version", &node.program_version)
         .line("labels", human::pairs(&node.labels, '='))
         .line("addresses", detail.addresses.join(", "))
+        .line("relayed by", detail.relays.join(", "))
+        .line("reached via", node.via.clone().unwrap_or_default())
         .line(
             "round trip",
             node.rtt_us.map(human::round_trip).unwrap_or_default(),

@@ -73,7 +73,10 @@ pub(crate) fn table(nodes: &[NodeSummary], whole: bool) -> Table {
             vec![
                 node.name.clone(),
                 human::id(&node.node, node.node.short(), whole),
-                state(node.state).to_owned(),
+                match &node.via {
+                    Some(relay) => format!("{} via {relay}", state(node.state)),
+                    None => state(node.state).to_owned(),
+                },
                 format!("{}/{}", node.platform.os, node.platform.arch),
                 human::cores(capacity.cpu_millis),
                 human::bytes(capacity.memory_bytes),
@@ -146,6 +149,7 @@ pub(crate) mod tests {
             },
             labels: [("disk".to_owned(), "ssd".to_owned())].into(),
             rtt_us: (state == NodeState::Up).then_some(u64::from(number) * 400),
+            via: None,
         }
     }
 
@@ -153,7 +157,10 @@ pub(crate) mod tests {
         Nodes {
             nodes: vec![
                 node(0, "atlas", NodeState::Up),
-                node(1, "b", NodeState::Up),
+                NodeSummary {
+                    via: Some("atlas".to_owned()),
+                    ..node(1, "b", NodeState::Up)
+                },
                 node(2, "cellar", NodeState::Unreachable),
             ],
         }
@@ -248,7 +255,8 @@ pub(crate) mod tests {
                   "labels": {
                     "disk": "ssd"
                   },
-                  "rtt_us": 0
+                  "rtt_us": 0,
+                  "via": null
                 }
               ]
             }
@@ -278,6 +286,7 @@ pub(crate) mod tests {
               labels:
                 disk: ssd
               rtt_us: 0
+              via: null
         "#]]
         .assert_eq(&yaml);
         assert_eq!(serde_json::from_str::<Nodes>(&json).unwrap(), one);
