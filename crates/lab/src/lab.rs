@@ -479,7 +479,7 @@ impl Host {
         };
         for index in (0..self.core.plans.len()).filter(|it| *it != self.index) {
             let core = Arc::clone(&self.core);
-            let other = Host { core, index };
+            let other = Self { core, index };
             // Behind a router it finds everybody by the router.
             if other.is_up() && other.plan().nat.is_none() {
                 other.in_network(|| tap::meet(station))?;

@@ -42,7 +42,6 @@ macro_rules! calls {
 
         /// Any successful answer; the variant has the name of its request.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[expect(clippy::large_enum_variant, reason = "a reply and a message hold it in a box")]
         #[expect(missing_docs, reason = "each variant is named after its request")]
         pub enum Response { $( $request($response), )* }
 

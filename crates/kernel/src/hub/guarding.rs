@@ -98,13 +98,13 @@ impl Kernel {
         let facts = report.facts;
         let (app, object, node) = (facts.app, facts.object, facts.node);
         self.heard.insert(object, self.now);
-        // While nodes come, a call may wait at a guardian that is no supervisor any more, and sees
-        // only what is written.
         let is_of_it = |record: &AppRecord| record.wanted.born == report.born;
         if report.removed && self.directory.get(app).is_some_and(is_of_it) {
             // How a run ended is not known for long.
             self.note_run(app, &facts);
         }
+        // While nodes come, a call may wait at a guardian that is no supervisor any more, and sees
+        // only what is written.
         let is_in_flux = self
             .came_up
             .values()

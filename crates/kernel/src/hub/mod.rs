@@ -235,9 +235,7 @@ impl Kernel {
         let first_boot = restored.node.as_ref().map_or(0, |node| node.boot_reserved);
         let own = own_facts(&config, restored.node.as_ref(), first_boot);
         let auth = own_auth(&config, &restored);
-        let me = config.node.short_id();
-        let roster = auth.members().map(|node| node.short_id());
-        let membership = Membership::new(now, me, first_boot, roster, rng.random());
+        let membership = own_membership(now, &config, first_boot, &auth, rng.random());
         let mut kernel = Self {
             me: config.node,
             now,
@@ -810,6 +808,18 @@ impl Restored {
         }
         (it, damaged)
     }
+}
+
+/// Membership of all that the node knows to belong to the cloud.
+fn own_membership(
+    now: Instant,
+    config: &Config,
+    boot: u32,
+    auth: &Auth,
+    seed: [u8; 32],
+) -> Membership {
+    let roster = auth.members().map(|node| node.short_id());
+    Membership::new(now, config.node.short_id(), boot, roster, seed)
 }
 
 /// What the node knows of who belongs to the cloud when it begins.

@@ -205,9 +205,8 @@ impl Kernel {
             return (is_known && self.is_safe(record.app)).then(|| Ok(by.response(started)));
         }
         let mut objects = Vec::new();
-        let by_slot = BySlot::of(&record.objects);
+        let (by_slot, run) = (BySlot::of(&record.objects), job::current(record));
         for index in 0..spec.replicas {
-            let run = job::current(record);
             let mut slot = by_slot.get(index).iter().filter(|it| it.run == run);
             let has_begun = |phase| !matches!(phase, Phase::Starting | Phase::Stopping);
             let placed = slot.find(|it| {
