@@ -262,7 +262,9 @@ impl Link {
         let paths = self.connection.paths();
         let is_lost = |path: iroh::endpoint::Path<'_>| match path.local_addr() {
             LocalTransportAddr::Ip(Some(ip)) => !addresses::is_own(ip.to_canonical()),
-            _ => false,
+            LocalTransportAddr::Ip(None)
+            | LocalTransportAddr::Relay(_)
+            | LocalTransportAddr::Custom(_) => false,
         };
         paths.iter().next().is_some() && paths.iter().all(is_lost)
     }
