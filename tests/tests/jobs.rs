@@ -152,3 +152,28 @@ fn a_file_says_when_an_app_runs() {
         assert!(refused.stderr.contains(told), "{flags}: {}", refused.stderr);
     }
 }
+
+#[test]
+fn a_deadline_ends_a_program() {
+    let cloud = LoopbackCloud::new(1, Some(NOBODY));
+    let ran = cloud.welkin(0, "run --deadline 1s --name slow -- sleep 1000");
+    assert_eq!(ran.code, 143, "it was asked to end: {}", ran.stderr);
+    let exit = cloud.welkin(0, "inspect slow -o json").json()[0]["objects"][0].clone();
+    assert_eq!(exit["last_exit"]["reason"], "overdue", "{exit}");
+    let told = cloud.welkin(0, "events").ok();
+    assert!(told.contains("object.overdue"), "{told}");
+    let refused = cloud.welkin(0, "run --deadline 0.1 -- true");
+    assert!(
+        refused.stderr.contains("write for example 30s"),
+        "{}",
+        refused.stderr
+    );
+
+    let _made = cloud
+        .welkin(0, "run --name job --every 2s --deadline 1s -- sleep 1000")
+        .ok();
+    until("the run is over, and another one begins", PATIENCE, || {
+        let runs = cloud.welkin(0, "inspect job -o json").json()[0]["runs"].clone();
+        (runs[1]["attempt"]["exit"]["reason"] == "overdue").then_some(())
+    });
+}

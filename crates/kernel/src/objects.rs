@@ -42,6 +42,8 @@ pub(crate) struct Objects {
     table: BTreeMap<ObjectId, Entry>,
     /// Objects whose back-off ends, soonest first.
     waiting: BTreeMap<(Instant, ObjectId), ()>,
+    /// Objects whose programs may run so long, soonest first.
+    deadlines: BTreeMap<(Instant, ObjectId), ()>,
     actions: VecDeque<Action>,
 }
 
@@ -55,8 +57,8 @@ struct Entry {
     stopping: bool,
     /// It ends with its node and runs again with it.
     suspended: bool,
-    /// It was asked to end because it is unhealthy, for this reason.
-    ailing: Option<String>,
+    /// It was asked to end for this reason, whatever its program returns: its health, its deadline.
+    fate: Option<ExitReason>,
 }
 
 /// What the hub has to do.
@@ -70,6 +72,8 @@ pub(crate) enum Action {
     Changed { object: ObjectId, durable: bool },
     /// It has become healthy or unhealthy.
     HealthChanged(ObjectId),
+    /// It has run too long, and is asked to end.
+    Overdue(ObjectId),
     /// What nobody is told of by itself changed, and must survive a power cut.
     Marked(ObjectId),
     /// It holds no resources any more.
@@ -96,7 +100,9 @@ impl Objects {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.waiting.keys().next().map(|(at, _)| *at)
+        let first = |due: &BTreeMap<(Instant, ObjectId), ()>| due.keys().next().map(|(at, _)| *at);
+        let both = [first(&self.waiting), first(&self.deadlines)];
+        both.into_iter().flatten().min()
     }
 
     /// Back from the disk. Call [`Objects::resume`] once it is known what became of it. Not every
@@ -109,7 +115,7 @@ impl Objects {
             running_since: None,
             stopping: false,
             suspended: false,
-            ailing: None,
+            fate: None,
         };
         self.table.insert(entry.hosted.facts.object, entry);
     }
@@ -159,9 +165,14 @@ impl Objects {
         match survivor {
             Some(Some(report)) => {
                 self.report(now, object, report.clone());
-                if let Some(entry) = self.table.get_mut(&object) {
-                    entry.running_since = None;
-                }
+                let Some(entry) = self.table.get_mut(&object) else {
+                    return;
+                };
+                entry.running_since = None;
+                // Only the wall clock knows how long it has run.
+                let started = entry.hosted.facts.started.unwrap_or(wall);
+                let ran = Duration::from_millis(wall.0.saturating_sub(started.0));
+                self.set_deadline(now, object, ran);
             }
             Some(None) => {}
             None => {
@@ -240,7 +251,7 @@ impl Objects {
                 running_since: None,
                 stopping: false,
                 suspended: false,
-                ailing: None,
+                fate: None,
             },
         );
         self.actions.push_back(Action::Launch(object));
@@ -277,9 +288,39 @@ impl Objects {
                     object,
                     durable: false,
                 });
+                self.set_deadline(now, object, Duration::ZERO);
             }
             DriverReport::Exited(exit) => self.exited(now, object, exit),
         }
+    }
+
+    /// The program of an object runs, and has done so for a while.
+    fn set_deadline(&mut self, now: Instant, object: ObjectId, ran: Duration) {
+        self.deadlines.retain(|(_, it), ()| *it != object);
+        let entry = self.table.get(&object);
+        let running = entry.filter(|it| it.hosted.facts.phase == Phase::Running);
+        let spec = running.and_then(|it| it.hosted.wanted.spec.as_ref());
+        if let Some(deadline_ms) = spec.and_then(|spec| spec.deadline_ms) {
+            let left = Duration::from_millis(deadline_ms).saturating_sub(ran);
+            self.deadlines.insert((now + left, object), ());
+        }
+    }
+
+    /// Its program has run too long: it ends, and has failed.
+    fn overdue(&mut self, now: Instant, object: ObjectId) {
+        let Some(entry) = self.table.get_mut(&object) else {
+            return;
+        };
+        if entry.hosted.facts.phase != Phase::Running || entry.suspended {
+            return;
+        }
+        // No run that takes back the back-off, or the retries would have no end.
+        entry.running_since = Some(now);
+        entry.fate.get_or_insert(ExitReason::Overdue);
+        let spec = entry.hosted.wanted.spec.as_ref();
+        let grace_ms = spec.map_or(0, |spec| spec.stop.grace_ms);
+        self.actions.push_back(Action::Overdue(object));
+        self.actions.push_back(Action::Stop(object, grace_ms));
     }
 
     /// Its probes say so. An object that is unhealthy ends, if it would be started again after a
@@ -303,7 +344,7 @@ impl Objects {
                 // A run in which it never worked is none that takes back the back-off.
                 entry.running_since = Some(now);
             }
-            entry.ailing = Some(why);
+            entry.fate.get_or_insert(ExitReason::Unhealthy(why));
             let spec = entry.hosted.wanted.spec.as_ref();
             let grace_ms = spec.map_or(0, |spec| spec.stop.grace_ms);
             self.actions.push_back(Action::Stop(object, grace_ms));
@@ -314,13 +355,14 @@ impl Objects {
         let Some(entry) = self.table.get_mut(&object) else {
             return;
         };
-        if let Some(why) = entry.ailing.take()
+        if let Some(reason) = entry.fate.take()
             && !entry.stopping
             && !entry.suspended
         {
-            exit.reason = ExitReason::Unhealthy(why);
+            exit.reason = reason;
             exit.asked = false;
         }
+        self.deadlines.retain(|(_, it), ()| *it != object);
         // What its next run will be is not known.
         let health = &mut entry.hosted.facts.health;
         *health = health.take().map(|_| HealthState::Starting);
@@ -564,8 +606,14 @@ impl Objects {
         });
     }
 
-    /// Back-offs that are over.
+    /// Back-offs that are over, and programs that have run too long.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((&(at, object), ())) = self.deadlines.first_key_value()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            self.overdue(now, object);
+        }
         while let Some((&(at, object), ())) = self.waiting.first_key_value() {
             if at > now {
                 return;

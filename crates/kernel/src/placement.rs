@@ -271,6 +271,7 @@ mod tests {
             health: None,
             after: Default::default(),
             schedule: None,
+            deadline_ms: None,
         }
     }
 

@@ -896,6 +896,7 @@ mod tests {
             health: None,
             after: Default::default(),
             schedule: None,
+            deadline_ms: None,
         };
         let object =
             |(i, (node, index, phase, created)): (usize, &(char, u32, Phase, u64))| ObjectFacts {

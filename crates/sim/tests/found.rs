@@ -62,6 +62,7 @@ fn spec(name: &str, program: &[&str], restart: Restart) -> AppSpec {
         health: None,
         after: Default::default(),
         schedule: None,
+        deadline_ms: None,
     }
 }
 

@@ -96,6 +96,8 @@ struct Form {
     every: Option<u64>,
     #[serde(default, deserialize_with = "expression")]
     cron: Option<String>,
+    #[serde(default, deserialize_with = "deadline")]
+    deadline: Option<u64>,
 }
 
 /// How the health of objects is found out, as it is written.
@@ -170,6 +172,7 @@ impl From<Form> for AppSpec {
             health: form.health.map(|form| Health::from(form).into()),
             after: form.after,
             schedule: schedule::one_of(form.at, form.every, form.cron),
+            deadline_ms: form.deadline,
         }
     }
 }
@@ -404,6 +407,10 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D
     by(deserializer, schedule::interval).map(Some)
 }
 
+fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    by(deserializer, schedule::deadline).map(Some)
+}
+
 fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     by(deserializer, |text| Ok(text.to_owned())).map(Some)
 }
@@ -560,6 +567,7 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
         health,
         after,
         schedule,
+        deadline_ms,
     } = spec;
     let mut fields = vec![
         field("name", name.as_str(), false),
@@ -585,6 +593,8 @@ pub(crate) fn fields(spec: &AppSpec) -> Vec<Field> {
     fields.push(field("after", names, after.is_empty()));
     let times = schedule.as_ref().map(schedule::word);
     fields.extend(times.map(|(word, value)| field(word, value, false)));
+    let deadline = deadline_ms.map(schedule::span);
+    fields.extend(deadline.map(|deadline| field("deadline", deadline, false)));
     fields.extend(health.as_deref().into_iter().flat_map(health_fields));
     for (port, number) in ports {
         let word = format!("ports.{}", key(port));
@@ -850,7 +860,7 @@ mod tests {
         check_below(
             "image = \"y\"",
             expect![
-                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health, after, at, every, cron"
+                "3:1: there is no `image`; try one of name, run, replicas, restart, on-partition, cpu, memory, processes, host, constraint, constraints, spread, port, ports, env, workdir, user, tty, interactive, stop-signal, grace, stop-timeout, rm, health, after, at, every, cron, deadline"
             ],
         );
         check_below(
@@ -1021,6 +1031,7 @@ mod tests {
             health in proptest::option::of(any_health()),
             host in proptest::option::of(word()),
             schedule in proptest::option::of(any_schedule()),
+            deadline_ms in proptest::option::of(1_000_u64..31_622_400_000),
             after in proptest::collection::btree_set("[a-z][a-z0-9-]{0,8}[a-z]", 0..3),
             constraints in vec(constraint(), 0..3),
             (signal, grace_ms) in (1_u8..=64, any::<u32>()),
@@ -1041,6 +1052,7 @@ mod tests {
                 health: health.map(Box::new),
                 after,
                 schedule,
+                deadline_ms,
             }
         }
     }

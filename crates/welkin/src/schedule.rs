@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use wire::id::UnixMillis;
 use wire::job::{Attempt, EVERY_MS_RANGE, Run, Schedule};
-use wire::spec::AppSpec;
+use wire::spec::{AppSpec, DEADLINE_MS_RANGE};
 
 use crate::context::NodeNames;
 use crate::output::human;
@@ -27,6 +27,10 @@ pub(crate) struct Times {
     /// week, as in '30 3 * * mon-fri', or @hourly, @daily, @weekly, @monthly, @yearly.
     #[arg(long, value_name = "EXPRESSION")]
     cron: Option<String>,
+    /// Ask a program to end that runs longer than this; it has failed then. Without limit when
+    /// absent.
+    #[arg(long, value_name = "DURATION", value_parser = deadline)]
+    deadline: Option<u64>,
 }
 
 impl Times {
@@ -40,6 +44,7 @@ impl Times {
         if let Some(schedule) = self.schedule() {
             spec.schedule = Some(schedule);
         }
+        spec.deadline_ms = self.deadline.or(spec.deadline_ms);
     }
 }
 
@@ -67,6 +72,13 @@ pub(crate) fn interval(text: &str) -> Result<u64, String> {
         ),
         Ok(_) | Err(_) => Err("an app runs at least once in 366 days; write for example 1d".into()),
     }
+}
+
+/// How long a program may run, in milliseconds.
+pub(crate) fn deadline(text: &str) -> Result<u64, String> {
+    let deadline_ms = u64::try_from(parse::duration(text)?.as_millis());
+    let within = deadline_ms.ok().filter(|it| DEADLINE_MS_RANGE.contains(it));
+    within.ok_or_else(|| "a deadline is 1 s to 366 days; write for example 30s or 1h".to_owned())
 }
 
 /// A moment to come.
@@ -130,12 +142,14 @@ pub(crate) fn fixed_moment(text: &str) -> Result<UnixMillis, String> {
 pub(crate) fn word(schedule: &Schedule) -> (&'static str, String) {
     match schedule {
         Schedule::At { at } => ("at", exact_moment(*at)),
-        Schedule::Every { interval_ms } => {
-            let interval = Duration::from_millis(*interval_ms);
-            ("every", humantime::format_duration(interval).to_string())
-        }
+        Schedule::Every { interval_ms } => ("every", span(*interval_ms)),
         Schedule::Cron { expression } => ("cron", expression.clone()),
     }
+}
+
+/// `1m 30s`.
+pub(crate) fn span(millis: u64) -> String {
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
 /// `2026-03-01T03:00:00Z`, with as many digits as there are.
@@ -272,6 +286,11 @@ mod tests {
         assert_eq!(past, "that was 1m ago; write a time to come, or +10m");
         assert!(fixed_moment("03:00").unwrap_err().contains("offset"));
         assert!(interval("0.5").unwrap_err().contains("--restart always"));
+        assert!(
+            deadline("0.5")
+                .unwrap_err()
+                .contains("write for example 30s")
+        );
         assert!(interval("2y").unwrap_err().contains("366 days"));
         assert_eq!(interval("1h30m"), Ok(5_400_000));
     }

@@ -238,6 +238,16 @@ fn ended(context: &Context, name: &str, reason: &ExitReason) -> Result<u8, Failu
                 &format!("welkin explain {name}; welkin nodes"),
             );
         }
+        ExitReason::Overdue => {
+            output::warn(
+                context.screen,
+                "the program was ended: it ran longer than its deadline",
+            );
+            output::hint(
+                context.screen,
+                "welkin run --deadline DURATION …, with more",
+            );
+        }
         ExitReason::Unhealthy(why) => {
             output::warn(
                 context.screen,

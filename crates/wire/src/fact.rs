@@ -227,6 +227,8 @@ pub enum ExitReason {
     Lapsed,
     /// It was ended because its health check failed, with this reason.
     Unhealthy(String),
+    /// It was ended because it ran longer than its deadline.
+    Overdue,
 }
 
 impl ExitReason {
@@ -236,6 +238,8 @@ impl ExitReason {
         match self {
             Self::Code(code) | Self::NotStarted { code, .. } => *code,
             Self::Signal(signal) => signal.saturating_add(128),
+            // As timeout(1) says it.
+            Self::Overdue => 124,
             Self::OutOfMemory | Self::Lost | Self::Lapsed | Self::Unhealthy(_) => 137,
         }
     }
@@ -260,6 +264,7 @@ impl core::fmt::Display for ExitReason {
             Self::Lapsed => {
                 f.write_str("was killed: it had lost sight of most guardians of its app")
             }
+            Self::Overdue => f.write_str("was ended: it ran longer than its deadline"),
             Self::Unhealthy(why) => write!(f, "was ended: its health check failed: {why}"),
         }
     }

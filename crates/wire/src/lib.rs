@@ -56,7 +56,7 @@ pub const PEER_VERSION: u32 = 1;
 /// | level | knows |
 /// | --- | --- |
 /// | 1 | the first |
-/// | 2 | start order: [`spec::AppSpec::after`], [`peer::Ask::Standing`]; schedules: [`job`] |
+/// | 2 | start order: [`spec::AppSpec::after`], [`peer::Ask::Standing`]; schedules: [`job`]; deadlines: [`spec::AppSpec::deadline_ms`] |
 pub const LEVEL: u32 = 2;
 
 /// ALPN name of links between members of one cloud.

@@ -65,6 +65,10 @@ pub struct AppSpec {
     /// object then, a new one for each run.
     #[serde(default)]
     pub schedule: Option<Schedule>,
+    /// A program that runs longer is asked to end, and has failed; in thousandths of a second,
+    /// without limit when absent.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
 }
 
 fn one() -> u32 {
@@ -81,6 +85,7 @@ impl AppSpec {
             && self.resources == other.resources
             && self.stop == other.stop
             && self.health == other.health
+            && self.deadline_ms == other.deadline_ms
     }
 }
 
@@ -102,6 +107,8 @@ pub enum OnPartition {
     },
 }
 
+/// Shortest and longest [`AppSpec::deadline_ms`].
+pub const DEADLINE_MS_RANGE: core::ops::RangeInclusive<u64> = 1_000..=366 * 86_400_000;
 /// Usual [`OnPartition::Once::takeover_ms`].
 pub const TAKEOVER_MS: u32 = 15_000;
 /// Shortest and longest: below, a slow link would stop objects; above, nobody would wait.

@@ -59,6 +59,7 @@ fn spec() -> AppSpec {
         health: None,
         after: BTreeSet::new(),
         schedule: None,
+        deadline_ms: None,
     }
 }
 
@@ -369,21 +370,21 @@ fn records() {
     check(
         &record,
         expect![[r#"
-            d80310977e88c3048d50ca5a52f888356337db0880d095ffbc310102d3010880
-            d095ffbc310102014f03776562021d0307707974686f6e33022d6d0b68747470
+            da0310977e88c3048d50ca5a52f888356337db0880d095ffbc310102d5010880
+            d095ffbc310102015003776562021d0307707974686f6e33022d6d0b68747470
             2e7365727665720000000000010468747470c03e07f403808080404001020103
-            0e00010a6d656d6f72793e3d384701030f904e0000000000000080d095ffbc31
-            0880d095ffbc310102000880d095ffbc310102014d030000004803776562021d
-            0307707974686f6e33022d6d0b687474702e73657276657200000000000007f4
-            038080804040010201030e00010a6d656d6f72793e3d384701030f904e000000
-            000001010b7765622f3120656e64656400017510111111111111111111111111
-            1111111110977e88c3048d50ca5a52f888356337db037765620120ababababab
-            ababababababababababababababababababababababababababab0107010280
-            d095ffbc3101e4d095ffbc3101090109b2d095ffbc310101922100000880d095
-            ffbc31030902000003000000000880d095ffbc310102030000005f0880d095ff
-            bc31010201540380d095ffbc31e0a499ffbc3101014410111111111111111111
-            1111111111111120abababababababababababababababababababababababab
-            abababababababab01e4d095ffbc3101090000c8d195ffbc3100"#]],
+            0e00010a6d656d6f72793e3d384701030f904e000000000000000080d095ffbc
+            310880d095ffbc310102000880d095ffbc310102014e03000000490377656202
+            1d0307707974686f6e33022d6d0b687474702e73657276657200000000000007
+            f4038080804040010201030e00010a6d656d6f72793e3d384701030f904e0000
+            0000000001010b7765622f3120656e6465640001751011111111111111111111
+            11111111111110977e88c3048d50ca5a52f888356337db037765620120ababab
+            ababababababababababababababababababababababababababababab010701
+            0280d095ffbc3101e4d095ffbc3101090109b2d095ffbc310101922100000880
+            d095ffbc31030902000003000000000880d095ffbc310102030000005f0880d0
+            95ffbc31010201540380d095ffbc31e0a499ffbc310101441011111111111111
+            11111111111111111120abababababababababababababababababababababab
+            abababababababababab01e4d095ffbc3101090000c8d195ffbc3100"#]],
     );
 }
 
@@ -404,6 +405,7 @@ fn shims() {
         asked: false,
     };
     check(&ShimReport::Exited(lapsed), expect!["010805b2d095ffbc3100"]);
+    check(&ExitReason::Overdue, expect!["07"]);
     let running = ShimReport::Running {
         pid: 4242,
         started: UnixMillis(1_700_000_000_000),
@@ -462,7 +464,8 @@ fn json_of_a_specification() {
           "on_partition": "available",
           "health": null,
           "after": [],
-          "schedule": null
+          "schedule": null,
+          "deadline_ms": null
         }"#]]
     .assert_eq(&json);
     assert_eq!(

@@ -5,8 +5,8 @@ use alloc::string::{String, ToString};
 use wire::call::{Problem, ProblemCode};
 use wire::health::Health;
 use wire::spec::{
-    AFTER_MAX, AppSpec, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart, TAKEOVER_MS_RANGE,
-    check_name,
+    AFTER_MAX, AppSpec, DEADLINE_MS_RANGE, ONCE_REPLICAS_MAX, OnPartition, REPLICAS_MAX, Restart,
+    TAKEOVER_MS_RANGE, check_name,
 };
 
 use crate::schedule;
@@ -71,6 +71,15 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     }
     check_after(spec)?;
     check_schedule(spec)?;
+    if let Some(deadline_ms) = spec.deadline_ms
+        && !DEADLINE_MS_RANGE.contains(&deadline_ms)
+    {
+        return invalid(alloc::format!(
+            "a deadline is 1 s to {} days after the start, not {deadline_ms} ms: write for example \
+             30s or 1h",
+            DEADLINE_MS_RANGE.end() / 86_400_000,
+        ));
+    }
     if spec.resources.processes == 0 {
         return invalid("an object needs at least one process".to_string());
     }

@@ -123,6 +123,11 @@ impl Kernel {
                     self.report(&hosted, false);
                 }
             }
+            Action::Overdue(object) => {
+                if let Some(hosted) = self.objects.get(object).cloned() {
+                    self.announce_overdue(&hosted);
+                }
+            }
             Action::Marked(object) => {
                 if let Some(hosted) = self.objects.get(object).cloned() {
                     self.write_sealed(Table::Objects, &object.0, &hosted);
@@ -190,6 +195,16 @@ impl Kernel {
             HealthState::Starting | HealthState::Healthy => id,
         };
         self.event(&kind, subject, message);
+    }
+
+    fn announce_overdue(&mut self, hosted: &HostedObject) {
+        let facts = &hosted.facts;
+        let subject = alloc::format!("{}/{}", facts.app_name, facts.index);
+        let spec = hosted.wanted.spec.as_ref();
+        let deadline_ms = spec.and_then(|spec| spec.deadline_ms).unwrap_or(0);
+        let (id, deadline_s) = (facts.object.short(), deadline_ms / 1000);
+        let message = alloc::format!("{id} runs longer than {deadline_s} s");
+        self.event("object.overdue", subject, message);
     }
 
     fn announce(&mut self, facts: &ObjectFacts) {

@@ -15,6 +15,8 @@ use super::Kernel;
 const START_ORDER: u32 = 2;
 /// The level from which on apps can have a schedule.
 const SCHEDULES: u32 = 2;
+/// The level from which on programs can have a deadline.
+const DEADLINES: u32 = 2;
 
 impl Kernel {
     /// Whether every member that answers knows all that a specification says.
@@ -48,6 +50,7 @@ fn needs(spec: &AppSpec) -> impl Iterator<Item = (u32, &'static str)> {
         spec.schedule
             .as_ref()
             .map(|_| (SCHEDULES, "have a schedule")),
+        spec.deadline_ms.map(|_| (DEADLINES, "have a deadline")),
     ];
     all.into_iter().flatten()
 }

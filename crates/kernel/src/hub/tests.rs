@@ -273,6 +273,7 @@ fn spec(name: &str) -> AppSpec {
         health: None,
         after: Default::default(),
         schedule: None,
+        deadline_ms: None,
     }
 }
 

@@ -36,6 +36,7 @@ fn spec(name: &str, after: &[&str]) -> AppSpec {
         health: None,
         after: names(after),
         schedule: None,
+        deadline_ms: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The calls of a scenario, as the command line has them.
 //!
 //! `run APP [x N] [restart POLICY] [cpu N] [memory N] [port NAME=N] [host NODE] [where CONSTRAINT]
-//! [grace TIME] [every SECONDS] [at SECONDS] [cron EXPRESSION] [spread] [once] -- PROGRAM…`, `apply [-k | -n] APP …` with the same words, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
+//! [grace TIME] [every SECONDS] [at SECONDS] [cron EXPRESSION] [deadline SECONDS] [spread] [once] -- PROGRAM…`, `apply [-k | -n] APP …` with the same words, `ps [-a]`, `nodes`, `inspect APP`, `explain APP`,
 //! `resolve APP`, `stop APP`, `start APP`, `scale APP N`, `rm [-f] APP`, `wait APP`,
 //! `signal APP N`, `drain NODE`, `resume NODE`, `label NODE K=V`, `remove [-f] NODE`, `down`,
 //! `doctor`, `info`. A moment is in seconds since the world began, an expression has `_` for spaces.
@@ -130,6 +130,7 @@ fn run(name: &str, words: &[&str]) -> Result<Run, String> {
         health: None,
         after: Default::default(),
         schedule: None,
+        deadline_ms: None,
     };
     loop {
         options = match options {
@@ -207,6 +208,7 @@ fn set(spec: &mut AppSpec, key: &str, value: &str) -> Result<(), String> {
             let interval_ms = number::<u64>(value)? * 1000;
             spec.schedule = Some(Schedule::Every { interval_ms });
         }
+        "deadline" => spec.deadline_ms = Some(number::<u64>(value)? * 1000),
         "at" => {
             let at = UnixMillis(EPOCH_MS + number::<u64>(value)? * 1000);
             spec.schedule = Some(Schedule::At { at });

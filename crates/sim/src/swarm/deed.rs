@@ -217,6 +217,7 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         health,
         after,
         schedule: None,
+        deadline_ms: None,
     }
 }
 

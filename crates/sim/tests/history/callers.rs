@@ -305,6 +305,7 @@ fn spec(tag: u32, replicas: u32) -> AppSpec {
         health: None,
         after: Default::default(),
         schedule: None,
+        deadline_ms: None,
     }
 }
 

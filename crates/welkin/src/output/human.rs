@@ -106,6 +106,7 @@ pub(crate) fn exit(reason: &ExitReason) -> String {
         ExitReason::Lost => "lost".to_owned(),
         ExitReason::Lapsed => "cut off".to_owned(),
         ExitReason::Unhealthy(_) => "unhealthy".to_owned(),
+        ExitReason::Overdue => "overdue".to_owned(),
     }
 }
 

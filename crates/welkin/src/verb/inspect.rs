@@ -98,6 +98,10 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
         .line("user", spec.program.user.as_deref().unwrap_or_default())
         .line("ports", human::pairs(&spec.ports, ':'))
         .line("schedule", schedule::text(spec.schedule.as_ref()))
+        .line(
+            "deadline",
+            spec.deadline_ms.map_or_else(String::new, schedule::span),
+        )
         .line("next run", schedule::next_run(inspection.next, now))
         .line("restart", human::restart(spec.restart))
         .line("on partition", human::on_partition(spec.on_partition))

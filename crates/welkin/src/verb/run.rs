@@ -97,7 +97,9 @@ fn spec(arguments: &Arguments) -> AppSpec {
         health: None,
         after: std::collections::BTreeSet::new(),
         schedule,
+        deadline_ms: None,
     };
+    arguments.times.edit(&mut spec);
     arguments.shape.edit(&mut spec);
     arguments.health.edit(&mut spec);
     spec
@@ -231,7 +233,8 @@ mod tests {
             "start_period_ms":60000},
             "after":["cache",
             "db"],
-            "schedule":null}"#]];
+            "schedule":null,
+            "deadline_ms":null}"#]];
         expected.assert_eq(&json.replace(",\"", ",\n\""));
     }
 

@@ -444,3 +444,128 @@ fn a_run_is_placed_once_another_guardian_has_it() {
     bench.tell(2, &Message::Answer { question, answer });
     assert_eq!(bench.launched().len(), 1, "now it does");
 }
+
+/// A program of an app with this deadline and restart policy, that has started.
+fn with_deadline(restart: Restart) -> (Bench, ObjectId) {
+    let mut bench = Bench::new(&[]);
+    let mut slow = spec("slow");
+    (slow.deadline_ms, slow.restart) = (Some(30_000), restart);
+    bench.call(Run {
+        spec: slow,
+        attach: true,
+    });
+    let object = bench.launched()[0];
+    bench.start_program(object);
+    (bench, object)
+}
+
+impl Bench {
+    fn start_program(&mut self, object: ObjectId) {
+        let report = DriverReport::Running {
+            pid: 1,
+            started: UnixMillis(self.wall()),
+            protections_off: Vec::new(),
+        };
+        self.happen(Input::Driver { object, report });
+    }
+
+    fn stops(&mut self) -> usize {
+        let is_stop = |it: &&Output| matches!(it, Output::Stop { .. });
+        let count = self.outputs.iter().filter(is_stop).count();
+        self.outputs.clear();
+        count
+    }
+
+    fn facts(&mut self, object: ObjectId) -> ObjectFacts {
+        self.kernel
+            .objects
+            .get(object)
+            .expect("it is here")
+            .facts
+            .clone()
+    }
+
+    fn asked_exit(&mut self, object: ObjectId, reason: ExitReason) {
+        let report = DriverReport::Exited(Exit {
+            reason,
+            at: UnixMillis(self.wall()),
+            asked: true,
+        });
+        self.happen(Input::Driver { object, report });
+    }
+}
+
+#[test]
+fn a_program_that_runs_too_long_is_ended_and_has_failed() {
+    let (mut bench, object) = with_deadline(Restart::No);
+    bench.pass(29);
+    assert_eq!(bench.stops(), 0);
+    bench.pass(1);
+    assert_eq!(bench.stops(), 1);
+    bench.asked_exit(object, ExitReason::Code(0));
+    let facts = bench.facts(object);
+    assert_eq!(facts.phase, Phase::Ended);
+    let exit = facts.last_exit.expect("it has ended");
+    assert_eq!((exit.reason, exit.asked), (ExitReason::Overdue, false));
+    bench.pass(60);
+    assert_eq!(bench.stops(), 0);
+}
+
+/// Each try is longer than what takes back the back-off, so the retries had no end.
+#[test]
+fn a_deadline_counts_as_a_failure_each_time() {
+    let retries_max = Some(1);
+    let (mut bench, object) = with_deadline(Restart::OnFailure { retries_max });
+    bench.pass(30);
+    bench.asked_exit(object, ExitReason::Signal(15));
+    assert_eq!(bench.facts(object).phase, Phase::Waiting);
+    bench.pass(1);
+    bench.start_program(object);
+    bench.stops();
+    bench.pass(30);
+    assert_eq!(bench.stops(), 1, "the second try has as long");
+    bench.asked_exit(object, ExitReason::Signal(15));
+    assert_eq!(bench.facts(object).phase, Phase::Ended);
+}
+
+#[test]
+fn a_program_that_ends_in_time_or_is_stopped_is_not_overdue() {
+    let (mut bench, object) = with_deadline(Restart::No);
+    bench.pass(20);
+    bench.asked_exit(object, ExitReason::Code(0));
+    bench.pass(60);
+    assert_eq!(bench.stops(), 0);
+    let (mut bench, object) = with_deadline(Restart::No);
+    bench.call(StopApp {
+        target: "slow".into(),
+        grace_ms: Some(60_000),
+    });
+    assert_eq!(bench.stops(), 1);
+    bench.pass(31);
+    assert_eq!(bench.stops(), 0, "it was asked to end already");
+    bench.asked_exit(object, ExitReason::Code(0));
+    let exit = bench.facts(object).last_exit.expect("it has ended");
+    assert_eq!(exit.reason, ExitReason::Code(0));
+}
+
+/// A daemon that was restarted again and again let a program run for ever.
+#[test]
+fn a_deadline_counts_from_the_start_whoever_saw_it() {
+    let (mut bench, object) = with_deadline(Restart::No);
+    bench.pass(20);
+    let started = bench.facts(object).started.expect("it runs");
+    let wall = bench.wall();
+    let report = DriverReport::Running {
+        pid: 1,
+        started,
+        protections_off: Vec::new(),
+    };
+    let mut bench = bench.restart(|config| {
+        config.wall.0 = wall;
+        config.survivors = vec![(object, Some(report))];
+    });
+    bench.pass(9);
+    assert_eq!(bench.stops(), 0);
+    bench.pass(1);
+    assert_eq!(bench.stops(), 1);
+}
