@@ -86,18 +86,28 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end, with `stdin`.
+/// Runs a command to its end, with `stdin`. One that cannot be started, as on a host that is down,
+/// has failed with the code of a shell.
 ///
 /// # Panics
-/// When it cannot be started.
+/// When nobody can say how it ended.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Ran {
     use std::io::Write;
-    let mut child = command
+    let started = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        .spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            return Ran {
+                code: 127,
+                stdout: String::new(),
+                stderr: format!("{command:?}: {error}"),
+            };
+        }
+    };
     if let Some(mut pipe) = child.stdin.take() {
         // A program that does not read its input may have closed it.
         let _unread = pipe.write_all(stdin);

@@ -8,6 +8,7 @@
 //! cargo xtask sim --bad-days                and full disks, wrong clocks, lost words, nodes removed
 //! cargo xtask bench                         every promised figure, beside its peers; needs root
 //! cargo xtask bench churn --minutes 1       one of them, for a minute where it takes some
+//! cargo xtask soak --minutes 30             five machines under callers and faults; needs root
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -16,6 +17,7 @@
 )]
 
 mod bench;
+mod soak;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -27,11 +29,13 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("tidy") => run_tidy(),
         Some("sim") => run_sim(arguments.get(1..).unwrap_or_default()),
+        Some("soak") => soak::run(arguments.get(1..).unwrap_or_default()),
         Some("bench") => bench::run(arguments.get(1..).unwrap_or_default()),
         _ => {
             eprintln!(
                 "usage: cargo xtask tidy | bench [NAME…] [--runs N] [--minutes N] | sim [--seconds N] \
-                 [--seed N] [--events N] [--all] [--bad-days]"
+                 [--seed N] [--events N] [--all] [--bad-days] | soak [--minutes N] [--callers N] \
+                 [--seed N]"
             );
             ExitCode::from(2)
         }

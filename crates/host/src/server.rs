@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -50,8 +50,12 @@ use crate::frames::FrameReader;
 use crate::metrics::{self, Metrics};
 use crate::streams::{Caller, Streams};
 
-/// Connections at one time; further ones wait in the socket's backlog.
+/// Connections at one time.
 const CONNECTIONS_MAX: usize = 1024;
+/// Further ones that are being told so; what comes then waits in the socket's backlog.
+const REFUSALS_MAX: usize = 256;
+/// How long one of these may take to hear it.
+const REFUSAL: Duration = Duration::from_millis(500);
 /// Of those, connections of callers who may not call, or of whom that is not known yet.
 const OTHERS_MAX: usize = 64;
 /// Of those, connections of one user.
@@ -64,6 +68,10 @@ const PERMITTED_MAX: usize = 256;
 const HEAD: Duration = Duration::from_secs(60);
 /// How long the body of a request may take.
 const BODY: Duration = Duration::from_secs(30);
+/// A body that may be longer than this is a long one.
+const SHORT_BODY_BYTES: u64 = 16 * 1024;
+/// Long bodies that are being read at one time: with all that is short, 48 MiB.
+const LONG_BODIES_MAX: usize = 64;
 /// How long the answer of a call may take, beside what it itself allows. The kernel's own deadlines
 /// are shorter: this one is for a kernel that does not answer.
 const CALL: Duration = Duration::from_secs(60);
@@ -75,6 +83,9 @@ const FOREIGN: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The group whose members may call.
 const GROUP: &str = "welkin";
+
+/// Places for those of all callers of this process.
+static LONG_BODIES: Semaphore = Semaphore::const_new(LONG_BODIES_MAX);
 
 type Answer = hyper::Response<Full<Bytes>>;
 
@@ -223,11 +234,13 @@ impl Drop for OtherPlace {
     }
 }
 
-/// Tells a caller that there is no place, without waiting for anything: it gets no task.
-fn turn_away(connection: &UnixStream) {
-    let text = format!("your user has {OTHERS_OF_USER_MAX} connections whose right is unknown");
-    let problem = Problem::new(ProblemCode::Busy, text).remedy("try again in a moment");
-    let body = serde_json::to_string(&problem).unwrap_or_default();
+fn busy(why: String) -> Problem {
+    Problem::new(ProblemCode::Busy, why).remedy("try again in a moment")
+}
+
+/// Tells a caller that there is no place, without waiting for anything.
+fn turn_away(connection: &UnixStream, problem: &Problem) {
+    let body = serde_json::to_string(problem).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
@@ -235,6 +248,26 @@ fn turn_away(connection: &UnixStream) {
     );
     if let Err(error) = connection.try_write(answer.as_bytes()) {
         tracing::debug!(%error, "a caller that was turned away does not hear it");
+    }
+}
+
+/// Tells a caller that the node has as many as it takes, and listens until that is heard: whoever
+/// still writes its request would not read the answer of one who has left.
+async fn refuse_one_more(connection: UnixStream) {
+    let text = format!("{CONNECTIONS_MAX} callers are connected to the node, and it takes no more");
+    turn_away(&connection, &busy(text));
+    let mut unheard = [0; 1024];
+    let listening = async {
+        while connection.readable().await.is_ok() {
+            match connection.try_read(&mut unheard) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                Ok(0) => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    if timeout(REFUSAL, listening).await.is_err() {
+        tracing::debug!("a caller that was refused did not go");
     }
 }
 
@@ -275,10 +308,8 @@ impl Server {
     /// Serves until stopped.
     pub(crate) async fn run(self, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
@@ -292,7 +323,14 @@ impl Server {
                     continue;
                 }
             };
-            self.receive(connection, place);
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                self.receive(connection, place);
+            } else if let Ok(turn) = Arc::clone(&refusals).acquire_owned().await {
+                self.tasks.spawn(async move {
+                    refuse_one_more(connection).await;
+                    drop(turn);
+                });
+            }
         }
     }
 
@@ -315,7 +353,10 @@ impl Server {
                 drop(place);
             });
         } else {
-            turn_away(&connection);
+            // It gets no task.
+            let text =
+                format!("your user has {OTHERS_OF_USER_MAX} connections whose right is unknown");
+            turn_away(&connection, &busy(text));
         }
     }
 
@@ -480,6 +521,18 @@ impl Server {
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
+    let is_short = body
+        .size_hint()
+        .upper()
+        .is_some_and(|bytes| bytes <= SHORT_BODY_BYTES);
+    let _place = match LONG_BODIES.try_acquire() {
+        _ if is_short => None,
+        Ok(place) => Some(place),
+        Err(_full) => {
+            let text = format!("the node is reading {LONG_BODIES_MAX} long calls already");
+            return Err(busy(text));
+        }
+    };
     let limited = Limited::new(body, CALL_BYTES_MAX);
     match timeout(BODY, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -3,6 +3,7 @@
 //! Each test says in its first line which day it is and how that day is to end. `docs/BAD-DAYS.md`
 //! lists these beside the days that are proven elsewhere.
 
+mod crowds;
 mod daemons;
 mod disk;
 mod links;
