@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use end_to_end::{LoopbackCloud, objects_of, until};
+use end_to_end::{LoopbackCloud, objects_of, until, words};
 
 /// How long a node may take to answer once it has room.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,12 +53,12 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Ten thousand of them, as far as the node lets them in.
+    /// Ten thousand of them, as far as the node lets them in; or a few.
     fn gather(cloud: &LoopbackCloud, half: &str) -> Self {
         let mut child = Command::new("python3")
             .args(["-c", CROWD])
             .arg(cloud.state_dir(0).join("welkin.sock"))
-            .args(["10000", half])
+            .args([if half == "few" { "300" } else { "10000" }, half])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -105,4 +106,96 @@ fn a_node_outlives_a_crowd_of_callers_who_say_half_a_call() {
     });
     assert_eq!(pid(), before, "the same process");
     assert_eq!(cloud.daemon(0), Some(daemon), "and the same node");
+}
+
+/// A node has no descriptor left: an object that ends meanwhile is not forgotten, and once there are
+/// some again the node answers, and starts things, by itself.
+#[test]
+fn a_node_outlives_a_lack_of_descriptors() {
+    let cloud = LoopbackCloud::strangers(1, None);
+    let mut up = Command::new("prlimit");
+    up.arg("--nofile=96:96").arg(end_to_end::welkin());
+    up.args(words("up --name n0 --listen 127.0.0.1:0"));
+    up.env("WELKIN_STATE_DIR", cloud.state_dir(0));
+    let _up = end_to_end::run(&mut up, b"").ok();
+    let daemon = cloud.daemon(0);
+    let mut short = words("run -d --name short --restart no -- sh -c");
+    short.push("sleep 3; exit 7".to_string());
+    let _short = cloud.welkin_with(0, &short, b"").ok();
+    let run = "run -d --name steady --restart always -- sleep 1000";
+    let _app = cloud.welkin(0, run).ok();
+
+    let heads = Crowd::gather(&cloud, "few");
+    assert_eq!(heads.count, 300);
+    until("it has ended", PATIENCE, || {
+        let objects = fs::read_dir(cloud.state_dir(0).join("objects")).ok()?;
+        let mut ended = objects.flatten().map(|it| it.path().join("exit").exists());
+        ended.any(|it| it).then_some(())
+    });
+    heads.leave();
+
+    until("it answers again", PATIENCE, || {
+        (cloud.welkin(0, "ps").code == 0).then_some(())
+    });
+    assert_eq!(cloud.welkin(0, "wait short").ok().trim(), "7");
+    let _later = cloud.welkin(0, "run -- true").ok();
+    let steady = objects_of(&cloud.welkin(0, "ps steady -o json"));
+    assert_eq!(steady[0]["restarts"], 0, "{steady:?}");
+    assert_eq!(cloud.daemon(0), daemon, "the same node");
+}
+
+/// A control group of its own for processes, as long as the value lives.
+struct Group(PathBuf);
+
+impl Group {
+    fn of(pid: i32) -> Self {
+        let own = Path::new("/sys/fs/cgroup/pids");
+        let root = if own.is_dir() {
+            own
+        } else {
+            Path::new("/sys/fs/cgroup")
+        };
+        let group = Self(root.join(format!("bad-day-{pid}")));
+        fs::create_dir(&group.0).expect("root may make one");
+        fs::write(group.0.join("cgroup.procs"), pid.to_string()).expect("it runs");
+        group
+    }
+
+    fn limit(&self, processes: &str) {
+        fs::write(self.0.join("pids.max"), processes).expect("it can be set");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        let root = self.0.parent().expect("it is below one");
+        for pid in pids.lines() {
+            let _moved = fs::write(root.join("cgroup.procs"), pid);
+        }
+        let _removed = fs::remove_dir(&self.0);
+    }
+}
+
+/// A node may make no more processes: what is to start is refused with that reason, what runs runs
+/// on, and once it may it starts things again.
+#[test]
+fn a_node_outlives_a_full_limit_of_processes() {
+    let cloud = LoopbackCloud::new(1, None);
+    let run = "run -d --name steady --restart always -- sleep 1000";
+    let _app = cloud.welkin(0, run).ok();
+    let daemon = cloud.daemon(0).expect("it runs");
+    let group = Group::of(daemon);
+    group.limit("1");
+    let refused = cloud.welkin(0, "run -d --name more --restart always -- sleep 1000");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let is_named = refused.stderr.contains("cannot be started");
+    assert!(is_named, "{refused:?}");
+    let steady = objects_of(&cloud.welkin(0, "ps steady -o json"));
+    assert_eq!(steady[0]["restarts"], 0, "{steady:?}");
+    group.limit("max");
+    let _later = cloud
+        .welkin(0, "run -d --name later --restart always -- sleep 1000")
+        .ok();
+    assert_eq!(cloud.daemon(0), Some(daemon), "the same node");
 }

@@ -3,10 +3,12 @@
 //! Each test says in its first line which day it is and how that day is to end. `docs/BAD-DAYS.md`
 //! lists these beside the days that are proven elsewhere.
 
+mod clocks;
 mod crowds;
 mod daemons;
 mod disk;
 mod links;
+mod output;
 
 use std::thread;
 use std::time::{Duration, Instant};
