@@ -260,11 +260,9 @@ impl Link {
     /// Whether all of its paths begin at addresses that this machine no longer has.
     fn is_left_behind(&self) -> bool {
         let paths = self.connection.paths();
-        let is_lost = |path: iroh::endpoint::Path<'_>| match path.local_addr() {
-            LocalTransportAddr::Ip(Some(ip)) => !addresses::is_own(ip.to_canonical()),
-            LocalTransportAddr::Ip(None)
-            | LocalTransportAddr::Relay(_)
-            | LocalTransportAddr::Custom(_) => false,
+        let is_lost = |path: iroh::endpoint::Path<'_>| {
+            let here = path.local_addr();
+            matches!(here, LocalTransportAddr::Ip(Some(ip)) if !addresses::is_own(ip.to_canonical()))
         };
         paths.iter().next().is_some() && paths.iter().all(is_lost)
     }

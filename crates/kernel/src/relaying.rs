@@ -93,6 +93,8 @@ pub(crate) struct Relaying {
     ways: BTreeMap<NodeId, NodeId>,
     helpless: Option<Instant>,
     is_alarmed: bool,
+    /// The lines that there are were made in another place.
+    has_moved: bool,
     is_dirty: bool,
 }
 
@@ -131,6 +133,7 @@ impl Relaying {
         self.refused.clear();
         // Whoever is asked again has to make a new line.
         self.lines.clear();
+        self.has_moved = true;
         self.is_dirty = true;
     }
 
@@ -207,8 +210,8 @@ impl Relaying {
             .min()
     }
 
-    /// What is to be now; nothing when nothing has changed. `candidates` are the members that
-    /// answer.
+    /// What is to be now; nothing when nothing has changed. To be asked again until then.
+    /// `candidates` are the members that answer.
     pub(crate) fn poll_plan(
         &mut self,
         now: Instant,
@@ -216,6 +219,14 @@ impl Relaying {
     ) -> Option<Plan> {
         if !self.is_dirty && self.poll_timeout().is_none_or(|at| at > now) {
             return None;
+        }
+        if core::mem::take(&mut self.has_moved) {
+            self.told.clear();
+            let new_lines = Some(Vec::new());
+            return Some(Plan {
+                new_lines,
+                ..Plan::default()
+            });
         }
         self.is_dirty = false;
         let mut candidates = candidates();
@@ -458,6 +469,9 @@ mod tests {
     fn a_node_that_moved_asks_anew() {
         let mut case = hidden();
         case.relaying.handle_addresses(&[ELSEWHERE.to_string()]);
+        // All lines are made anew, also those to the same members.
+        let plan = case.plan(1).expect("something has changed");
+        assert_eq!(plan.new_lines, Some(Vec::new()));
         case.check(1, &[1, 2, 3], &[]);
         for letter in [1, 2, 3] {
             case.open(letter, ELSEWHERE);

@@ -88,18 +88,17 @@ struct State {
 struct Line {
     connection: Connection,
     peer: NodeId,
-    /// What the other side said, when this one has dialled.
-    welcome: Option<LineWelcome>,
+    dialled_here: bool,
     /// When a packet last went or came, in microseconds of the clock; 0 before the first.
     used: Arc<AtomicU64>,
 }
 
 impl Line {
-    fn new(connection: Connection, peer: NodeId, welcome: Option<LineWelcome>) -> Self {
+    fn new(connection: Connection, peer: NodeId, dialled_here: bool) -> Self {
         Self {
             connection,
             peer,
-            welcome,
+            dialled_here,
             used: Arc::default(),
         }
     }
@@ -151,6 +150,12 @@ impl State {
         line
     }
 
+    /// Whether there is an open one that this side has dialled.
+    fn has_dialled(&self, peer: NodeId) -> bool {
+        let lines = self.lines.get(&peer);
+        lines.is_some_and(|lines| lines.iter().any(|it| it.is_open() && it.dialled_here))
+    }
+
     fn next_number(&mut self) -> u32 {
         self.last_number = self.last_number.wrapping_add(1);
         self.last_number
@@ -158,7 +163,7 @@ impl State {
 
     /// Whether another member may have a line here.
     fn has_room(&self, peer: NodeId) -> bool {
-        let is_taken = |line: &Line| line.welcome.is_none() && line.is_open();
+        let is_taken = |line: &Line| !line.dialled_here && line.is_open();
         let taken = |lines: &&Vec<Line>| lines.iter().any(is_taken);
         let others = self.lines.iter().filter(|(node, _)| **node != peer);
         others.map(|(_, lines)| lines).filter(taken).count() < LINES_MAX
@@ -209,7 +214,7 @@ impl Relaying {
         let State { lines, held, .. } = &mut *state;
         lines.retain(|peer, lines| {
             for line in lines.iter().filter(|line| line.is_open()) {
-                let is_wanted = line.welcome.is_none() || held.contains(peer);
+                let is_wanted = !line.dialled_here || held.contains(peer);
                 if !is_direct(&line.connection) {
                     Close::Violation.apply(&line.connection);
                 } else if !is_wanted && line.is_unused(now) {
@@ -287,12 +292,10 @@ impl Links {
             .collect();
         state.held = relays;
         for relay in missing {
-            let links = self.clone();
-            if let Some(welcome) = state.line(relay).and_then(|line| line.welcome) {
-                self.background(async move { links.tell_line(relay, open(welcome)).await });
-            } else if let Entry::Vacant(dial) = state.dials.entry(relay) {
+            // Also when there is one: what it told may have been of a former place.
+            if let Entry::Vacant(dial) = state.dials.entry(relay) {
                 dial.insert(VecDeque::new());
-                self.background(links.dial_line(relay));
+                self.background(self.clone().dial_line(relay));
             }
         }
     }
@@ -361,7 +364,7 @@ impl Links {
     ) -> LineState {
         let mut state = self.shared.relaying.state();
         let waiting = state.dials.remove(&relay).unwrap_or_default();
-        let (connection, welcome) = match dialled {
+        let (connection, LineWelcome { seen, carries }) = match dialled {
             Ok(line) => line,
             Err(reason) => {
                 tracing::debug!(relay = %relay.short(), reason, "a line could not be made");
@@ -372,13 +375,13 @@ impl Links {
         let numbers: Vec<u32> = waiting.iter().map(|_| state.next_number()).collect();
         state.failed.remove(&relay);
         drop(state);
-        let line = Line::new(connection, relay, Some(welcome.clone()));
+        let line = Line::new(connection, relay, true);
         for (packet, number) in waiting.iter().zip(numbers) {
             line.send(Direction::To, packet.node, &packet.bytes, number);
         }
         self.take_into_use(line);
-        self.offer(&welcome.seen);
-        open(welcome)
+        self.offer(&seen);
+        LineState::Open { seen, carries }
     }
 
     /// Lets the transport tell peers of an address at which others see this node: when both ends of
@@ -447,14 +450,20 @@ impl Links {
             carries: self.shared.relaying.carries,
         };
         match say(&connection, &welcome).await {
-            Ok(()) => self.take_into_use(Line::new(connection, peer, None)),
+            Ok(()) => self.take_into_use(Line::new(connection, peer, false)),
             Err(reason) => tracing::debug!(peer = %peer.short(), reason, "a line broke at once"),
         }
     }
 
     fn take_into_use(&self, line: Line) {
         let mut state = self.shared.relaying.state();
-        state.lines.entry(line.peer).or_default().push(line.clone());
+        let lines = state.lines.entry(line.peer).or_default();
+        if line.dialled_here {
+            for older in lines.iter().filter(|it| it.dialled_here) {
+                Close::Replaced.apply(&older.connection);
+            }
+        }
+        lines.push(line.clone());
         drop(state);
         self.background(self.clone().read_line(line));
     }
@@ -476,14 +485,10 @@ impl Links {
             }
         }
         tracing::debug!(peer = %line.peer.short(), "a line was closed");
-        if line.welcome.is_some() {
+        if line.dialled_here && !relaying.state().has_dialled(line.peer) {
             self.tell_line(line.peer, LineState::Closed).await;
         }
     }
-}
-
-fn open(LineWelcome { seen, carries }: LineWelcome) -> LineState {
-    LineState::Open { seen, carries }
 }
 
 async fn say(connection: &Connection, welcome: &LineWelcome) -> Result<(), String> {
@@ -508,6 +513,7 @@ fn seen(connection: &Connection) -> String {
 
 fn remote(connection: &Connection) -> Option<TransportAddr> {
     let paths = connection.paths();
-    let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
-    Some(selected.remote_addr().clone())
+    let selected = paths.iter().find(iroh::endpoint::Path::is_selected);
+    let path = selected.or_else(|| paths.iter().next())?;
+    Some(path.remote_addr().clone())
 }

@@ -37,14 +37,8 @@ async fn place_at(below: &str, policy: Policy) -> Place {
     let events = Events::new(metrics.clone());
     let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
     let listen: [SocketAddr; 1] = ["127.0.0.1:0".parse().unwrap()];
-    let links = Links::bind(
-        &key,
-        &listen,
-        inputs.clone(),
-        arrivals,
-        metrics.clone(),
-        true,
-    );
+    let (heard, counted) = (inputs.clone(), metrics.clone());
+    let links = Links::bind(&key, &listen, heard, arrivals, counted, true);
     let links = links.await.unwrap();
     let program = PathBuf::from("/nonexistent");
     let shims = Shims::new(program, home.clone(), inputs.clone(), metrics.clone());

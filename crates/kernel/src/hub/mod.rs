@@ -240,10 +240,7 @@ impl Kernel {
             me: config.node,
             now,
             wall: (now, config.wall),
-            clock: Version {
-                node: config.node.short_id(),
-                ..Version::default()
-            },
+            clock: before_all(config.node),
             outbox: Outbox::default(),
             membership,
             auth,
@@ -829,6 +826,15 @@ fn own_auth(config: &Config, restored: &Restored) -> Auth {
         auth.learn(statement);
     }
     auth
+}
+
+/// The version of a node that comes before all that it gives out.
+fn before_all(node: NodeId) -> Version {
+    let node = node.short_id();
+    Version {
+        node,
+        ..Version::default()
+    }
 }
 
 fn own_facts(config: &Config, stored: Option<&NodeState>, boot: u32) -> NodeFacts {

@@ -6,7 +6,7 @@ use wire::id::NodeId;
 
 use super::Kernel;
 use crate::alarm::Alarm;
-use crate::relaying::Candidate;
+use crate::relaying::{Candidate, Plan};
 use crate::world::{LineState, Output};
 
 impl Kernel {
@@ -21,6 +21,22 @@ impl Kernel {
 
     /// Asks for the lines that this node needs, and tells the relays that it has.
     pub(super) fn heed_relays(&mut self) {
+        while let Some(plan) = self.relay_plan() {
+            if let Some(relays) = plan.new_lines {
+                self.outbox.act(Output::Lines { relays });
+            }
+            let told = self.measurement.get(self.me).map(|facts| &facts.relays);
+            if told.is_some_and(|told| *told != plan.relays) {
+                self.tell_facts(|facts| facts.relays = plan.relays);
+            }
+            if plan.is_helpless {
+                let detail = "others see this node at an address that it does not have";
+                self.alarm(Alarm::NodeHidden, detail.into());
+            }
+        }
+    }
+
+    fn relay_plan(&mut self) -> Option<Plan> {
         let (auth, membership, measurement) = (&self.auth, &self.membership, &self.measurement);
         let others = auth.members().filter(|node| *node != self.me);
         let candidates = || {
@@ -32,19 +48,6 @@ impl Kernel {
             };
             up.map(candidate).collect::<Vec<_>>()
         };
-        let Some(plan) = self.relaying.poll_plan(self.now, candidates) else {
-            return;
-        };
-        if let Some(relays) = plan.new_lines {
-            self.outbox.act(Output::Lines { relays });
-        }
-        let told = self.measurement.get(self.me).map(|facts| &facts.relays);
-        if told.is_some_and(|told| *told != plan.relays) {
-            self.tell_facts(|facts| facts.relays = plan.relays);
-        }
-        if plan.is_helpless {
-            let detail = "others see this node at an address that it does not have";
-            self.alarm(Alarm::NodeHidden, detail.into());
-        }
+        self.relaying.poll_plan(self.now, candidates)
     }
 }

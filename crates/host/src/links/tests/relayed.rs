@@ -153,6 +153,7 @@ async fn a_node_that_does_not_carry_says_so_and_carries_nothing() {
 /// --lib -- --ignored --nocapture through_a_relay`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "it is what is measured")]
 async fn how_much_goes_through_a_relay() {
     let mut trio = Trio::new(1).await;
     for (way, to) in [("relayed", trio.b.id), ("direct", trio.relays[0].id)] {

@@ -177,19 +177,19 @@ pub(crate) mod tests {
         check(
             &Output::default(),
             &expect![[r#"
-                NAME    ID          STATE        PLATFORM      CORES  MEMORY  USED               OBJECTS    RTT
-                atlas   0000000000  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3    0ms
-                b       0101010101  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3  0.4ms
-                cellar  0202020202  unreachable  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3      -
+                NAME    ID          STATE         PLATFORM      CORES  MEMORY  USED               OBJECTS    RTT
+                atlas   0000000000  up            linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3    0ms
+                b       0101010101  up via atlas  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3  0.4ms
+                cellar  0202020202  unreachable   linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3      -
             "#]],
         );
         check(
             &Output::of(Form::Wide),
             &expect![[r#"
-                NAME    ID                                                                STATE        PLATFORM      CORES  MEMORY  USED               HELD               OBJECTS    RTT  VERSION  KERNEL  LABELS
-                atlas   0000000000000000000000000000000000000000000000000000000000000000  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3    0ms  0.1.0    6.12.1  disk=ssd
-                b       0101010101010101010101010101010101010101010101010101010101010101  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3  0.4ms  0.1.0    6.12.1  disk=ssd
-                cellar  0202020202020202020202020202020202020202020202020202020202020202  unreachable  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3      -  0.1.0    6.12.1  disk=ssd
+                NAME    ID                                                                STATE         PLATFORM      CORES  MEMORY  USED               HELD               OBJECTS    RTT  VERSION  KERNEL  LABELS
+                atlas   0000000000000000000000000000000000000000000000000000000000000000  up            linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3    0ms  0.1.0    6.12.1  disk=ssd
+                b       0101010101010101010101010101010101010101010101010101010101010101  up via atlas  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3  0.4ms  0.1.0    6.12.1  disk=ssd
+                cellar  0202020202020202020202020202020202020202020202020202020202020202  unreachable   linux/x86_64     16   64GiB  1.3 cores, 7.8GiB  0.5 cores, 128MiB        3      -  0.1.0    6.12.1  disk=ssd
             "#]],
         );
     }
@@ -215,10 +215,10 @@ pub(crate) mod tests {
         check(
             &Output::by_template("table"),
             &expect![[r#"
-                NAME    ID          STATE        PLATFORM      CORES  MEMORY  USED               OBJECTS    RTT
-                atlas   0000000000  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3    0ms
-                b       0101010101  up           linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3  0.4ms
-                cellar  0202020202  unreachable  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3      -
+                NAME    ID          STATE         PLATFORM      CORES  MEMORY  USED               OBJECTS    RTT
+                atlas   0000000000  up            linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3    0ms
+                b       0101010101  up via atlas  linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3  0.4ms
+                cellar  0202020202  unreachable   linux/x86_64     16   64GiB  1.3 cores, 7.8GiB        3      -
             "#]],
         );
     }
