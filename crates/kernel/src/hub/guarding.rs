@@ -672,7 +672,11 @@ impl Kernel {
                 // It knew something newer, which whoever stored did not know.
                 if let Ok(Answer::Record(Some(record))) = &answer {
                     let newer = (record.version, record.wanted.version);
-                    self.take_record((**record).clone());
+                    // Whoever need not have it would never be rid of one that changes all the time:
+                    // no two guardians would have what it has by then.
+                    if self.needs_record(app) {
+                        self.take_record((**record).clone());
+                    }
                     self.directory.note_copy(app, from, newer);
                 }
                 if answer.is_ok() {

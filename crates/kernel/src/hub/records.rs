@@ -212,10 +212,14 @@ impl Kernel {
     /// Whether all who should have the record of an app, and this node need not.
     fn is_spare(&self, app: AppId) -> bool {
         let guardians = directory::guardians(app, self.lasting());
-        !guardians.contains(&self.me)
-            && !self.votes_on(app)
-            && self.supervisor_of(app) != self.me
-            && self.waiters.iter().all(|it| it.app != app)
-            && self.directory.lacking(app, &guardians).is_empty()
+        !self.needs_record(app) && self.directory.lacking(app, &guardians).is_empty()
+    }
+
+    /// Whether this node has a use for the record of an app.
+    pub(super) fn needs_record(&self, app: AppId) -> bool {
+        directory::guardians(app, self.lasting()).contains(&self.me)
+            || self.votes_on(app)
+            || self.supervisor_of(app) == self.me
+            || self.waiters.iter().any(|it| it.app == app)
     }
 }
