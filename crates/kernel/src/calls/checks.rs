@@ -71,15 +71,7 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
     }
     check_after(spec)?;
     check_schedule(spec)?;
-    if let Some(deadline_ms) = spec.deadline_ms
-        && !DEADLINE_MS_RANGE.contains(&deadline_ms)
-    {
-        return invalid(alloc::format!(
-            "a deadline is 1 s to {} days after the start, not {deadline_ms} ms: write for example \
-             30s or 1h",
-            DEADLINE_MS_RANGE.end() / 86_400_000,
-        ));
-    }
+    check_deadline(spec)?;
     if spec.resources.processes == 0 {
         return invalid("an object needs at least one process".to_string());
     }
@@ -100,6 +92,21 @@ fn check_after(spec: &AppSpec) -> Result<(), Problem> {
     match spec.after.iter().find(|it| check_name(it).is_err()) {
         Some(other) => invalid(alloc::format!("no app can be called `{other}`")),
         None => Ok(()),
+    }
+}
+
+fn check_deadline(spec: &AppSpec) -> Result<(), Problem> {
+    let within = |deadline_ms: &u64| DEADLINE_MS_RANGE.contains(deadline_ms);
+    match spec.deadline_ms.filter(|it| !within(it)) {
+        None => Ok(()),
+        Some(deadline_ms) => Err(Problem::new(
+            ProblemCode::Invalid,
+            alloc::format!(
+                "a deadline is 1 s to {} days after the start, not {deadline_ms} ms: write for \
+                 example 30s or 1h",
+                DEADLINE_MS_RANGE.end() / 86_400_000,
+            ),
+        )),
     }
 }
 

@@ -5,6 +5,7 @@ use wire::call::{Inspect, Inspection};
 use wire::fact::ObjectFacts;
 use wire::health::HealthState;
 use wire::id::UnixMillis;
+use wire::spec::Placement;
 
 use crate::context::{Context, NodeNames, object_name};
 use crate::failure::Failure;
@@ -72,12 +73,6 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
     };
     let limit = |amount: u64, text: String| if amount == 0 { String::new() } else { text };
     let resources = &spec.resources;
-    let constraints: Vec<String> = spec
-        .placement
-        .constraints
-        .iter()
-        .map(ToString::to_string)
-        .collect();
     let grace = format!(
         "{}, then SIGKILL after {}",
         human::signal(spec.stop.signal),
@@ -118,11 +113,9 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
             "memory",
             limit(resources.memory_bytes, human::bytes(resources.memory_bytes)),
         )
-        .line("processes", resources.processes.to_string())
-        .line("host", spec.placement.host.as_deref().unwrap_or_default())
-        .line("constraints", constraints.join(", "))
-        .line("spread", if spec.placement.spread { "yes" } else { "" })
-        .line("guardians", inspection.guardians.join(", "));
+        .line("processes", resources.processes.to_string());
+    place(&spec.placement, &mut text);
+    text.line("guardians", inspection.guardians.join(", "));
     let tables = [
         (
             "objects",
@@ -138,6 +131,14 @@ fn describe(inspection: &Inspection, nodes: &NodeNames, now: UnixMillis, colours
     }
     faults(inspection, &mut text);
     text.finish()
+}
+
+/// Where objects may be.
+fn place(placement: &Placement, text: &mut Description) {
+    let constraints = placement.constraints.iter().map(ToString::to_string);
+    text.line("host", placement.host.as_deref().unwrap_or_default())
+        .line("constraints", constraints.collect::<Vec<_>>().join(", "))
+        .line("spread", if placement.spread { "yes" } else { "" });
 }
 
 /// Which objects do not do their work, and which lack some protection.
