@@ -130,6 +130,15 @@ pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>)
     }
 }
 
+/// Looks again and again for so long: whatever is wrong meanwhile, `look` complains about.
+pub fn throughout(time: Duration, mut look: impl FnMut()) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        look();
+        thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 /// Words of the command line.
 #[must_use]
 pub fn words(line: &str) -> Vec<String> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use end_to_end::{LoopbackCloud, Ran, running_of, until, words};
+use end_to_end::{LoopbackCloud, Ran, running_of, throughout, until, words};
 
 const NODES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -183,16 +183,15 @@ fn a_daemon_that_is_slow_to_begin_again_is_missed_by_nobody() {
             .ok();
     }
     end(&cloud, 2);
-    let ended = std::time::Instant::now();
-    while ended.elapsed() < SLOW_START {
+    throughout(SLOW_START, || {
         for (at, name) in (0..2).cycle().zip(others) {
             assert_eq!(nodes_up(&cloud, at), Some(NODES));
             let shown = objects(&cloud.welkin(at, "ps web -o json"));
             assert!(shown.keys().all(|it| before.contains_key(it)), "{shown:?}");
             // Whoever supervised it, it can be changed.
-            let _label = cloud.welkin(at, &format!("scale {name} 1")).ok();
+            let _scaled = cloud.welkin(at, &format!("scale {name} 1")).ok();
         }
-    }
+    });
     let _up = cloud.welkin(2, "up").ok();
     until("the same objects run", PATIENCE, || {
         (objects(&cloud.welkin(2, "ps web -o json")) == before).then_some(())

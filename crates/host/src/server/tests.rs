@@ -52,13 +52,7 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         metrics: metrics.clone(),
         places: Arc::new(Semaphore::new(STREAMS_MAX)),
     };
-    let patient = Patient {
-        state_dir: home,
-        bound: vec![],
-        addresses: vec![],
-        alarms: vec![],
-        control_groups: vec![],
-    };
+    let patient = nobody_in(home);
     let stop = CancellationToken::new();
     let (heartbeat, others) = (Heartbeat::new(), Arc::<Others>::default());
     let server = Server {
@@ -95,6 +89,16 @@ async fn place_at(below: &str, policy: Policy) -> Place {
         others,
         stop,
         unanswered,
+    }
+}
+
+fn nobody_in(state_dir: PathBuf) -> Patient {
+    Patient {
+        state_dir,
+        bound: vec![],
+        addresses: vec![],
+        alarms: vec![],
+        control_groups: vec![],
     }
 }
 
