@@ -390,6 +390,7 @@ fn an_undone_update_that_cannot_go_back_is_a_trouble() {
         members: nodes,
         apps: BTreeMap::from([("web".to_string(), BTreeSet::from([wish]))]),
         has_removed: false,
+        is_steady: true,
     };
     let survey = Survey::take(&mut world, expected);
     assert_eq!(faults(&survey), [] as [&str; 0]);

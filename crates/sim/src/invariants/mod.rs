@@ -7,10 +7,12 @@
 mod acknowledged;
 pub mod capacity;
 mod converged;
+mod due;
 mod expelled;
 mod guarded;
 mod honest;
 mod no_orphan;
+pub mod one_at_a_time;
 mod one_home;
 mod one_life;
 pub mod one_run;
@@ -56,6 +58,7 @@ pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
         Box::new(one_life::OneLife),
         Box::new(one_home::OneHome),
         Box::new(one_run::OneRun::default()),
+        Box::new(one_at_a_time::OneAtATime),
         Box::new(capacity::Capacity),
         Box::new(expelled::Expelled),
         Box::new(honest::Honest),
@@ -66,7 +69,7 @@ pub(crate) fn watches() -> Vec<Box<dyn Watch>> {
 type Check = fn(&Survey) -> Result<(), String>;
 
 /// What must hold some time after a heal.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("converged", converged::check),
     ("acknowledged", acknowledged::check),
     ("wanted count", wanted_count::check),
@@ -76,6 +79,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("untroubled", untroubled::check),
     ("unwasted", unwasted::check),
     ("updated", updated::check),
+    ("due", due::check),
 ];
 
 /// What does not hold, in sentences.

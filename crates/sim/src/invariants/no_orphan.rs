@@ -29,7 +29,7 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
         }
         for it in &survey.running {
             let listed = apps.objects.iter().any(|facts| facts.object == it.object);
-            if !listed {
+            if !listed && !survey.is_in_flux(&it.app) {
                 let (app, index) = (&it.app, it.index);
                 return Err(format!("{who} does not list {app}/{index}"));
             }

@@ -40,6 +40,9 @@ fn agree(survey: &Survey) -> Result<(), String> {
             if one.wanted.version != other.wanted.version {
                 return Err(format!("{by} and {who} keep different wishes of {name}"));
             }
+            if survey.is_in_flux(name) {
+                continue;
+            }
             if one.version != other.version {
                 return Err(format!(
                     "{by} and {who} keep {name} as it was at different times"
@@ -78,6 +81,12 @@ fn are_kept_by_guardians(survey: &Survey) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether objects of it come and go every few seconds.
+fn is_scheduled(record: &AppRecord) -> bool {
+    let spec = record.wanted.spec.as_ref();
+    spec.is_some_and(|spec| spec.schedule.is_some())
+}
+
 fn have_no_ghosts(survey: &Survey) -> Result<(), String> {
     let known: BTreeSet<(NodeId, ObjectId)> =
         survey.objects().map(|it| (it.node, it.object)).collect();
@@ -87,7 +96,7 @@ fn have_no_ghosts(survey: &Survey) -> Result<(), String> {
             it.version > record.version || it.wanted.version > record.wanted.version
         };
         let mut others = survey.records.iter().map(|(_, it)| it);
-        if others.any(|it| it.app == record.app && is_newer(it)) {
+        if others.any(|it| it.app == record.app && is_newer(it)) || is_scheduled(record) {
             continue;
         }
         for it in &record.objects {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wire::call::{AppList, Apps, Inspect, Inspection, NodeList, Nodes, ProblemCode, Response};
 use wire::disk::Table;
 use wire::fact::ObjectFacts;
-use wire::id::{AppId, NodeId, ObjectId};
+use wire::id::{AppId, NodeId, ObjectId, UnixMillis};
 use wire::peer::AppRecord;
 use wire::spec::{AppSpec, Restart};
 use wire::tenancy::{StoredSeat, majority};
@@ -47,6 +47,8 @@ pub enum Kind {
     Job,
     /// The same, and then there is no such app any more.
     Once,
+    /// It runs again and again, by a schedule.
+    Timed,
 }
 
 impl Kind {
@@ -54,7 +56,7 @@ impl Kind {
     #[must_use]
     pub fn lasts(self) -> bool {
         match self {
-            Self::Always | Self::Retried => true,
+            Self::Always | Self::Retried | Self::Timed => true,
             Self::Single | Self::Job | Self::Once => false,
         }
     }
@@ -83,6 +85,7 @@ impl Wish {
 
 fn kind_of(spec: &AppSpec) -> Kind {
     match spec.restart {
+        _ if spec.schedule.is_some() => Kind::Timed,
         _ if spec.remove_when_done => Kind::Once,
         Restart::Always => Kind::Always,
         Restart::OnFailure { retries_max: None } => Kind::Retried,
@@ -103,6 +106,8 @@ pub struct Expected {
     pub apps: BTreeMap<String, BTreeSet<Wish>>,
     /// Some node was removed from the cloud, perhaps with objects that run once.
     pub has_removed: bool,
+    /// Nobody has set a clock.
+    pub is_steady: bool,
 }
 
 /// A program that truly runs.
@@ -123,6 +128,8 @@ pub struct Running {
 pub struct Survey {
     /// What must be the case.
     pub expected: Expected,
+    /// What a right wall clock showed then.
+    pub wall: UnixMillis,
     /// The name of each machine in the order of [`MachineId`].
     pub names: Vec<String>,
     /// The nodes, as each node that is up lists them; `None` when it did not answer.
@@ -171,6 +178,7 @@ impl Survey {
         let open = |world: &World| calls.iter().all(|it| *world.outcome(*it) != Outcome::Open);
         world.pass_until(PATIENCE, open);
         let mut survey = Self {
+            wall: world.wall(),
             names: world
                 .machines()
                 .map(|it| world.name(it).to_string())
@@ -231,6 +239,14 @@ impl Survey {
                 is_still && (stopped || (have_run && !kind.lasts()))
             }
         }
+    }
+
+    /// Whether objects of an app come and go every few seconds, so that no two answers are of the same
+    /// moment: it has a schedule.
+    #[must_use]
+    pub fn is_in_flux(&self, name: &str) -> bool {
+        let wish = super::acknowledged::agreed(self, name);
+        wish.and_then(Wish::kind) == Some(Kind::Timed)
     }
 
     /// Whether an app never runs twice, and so not at all now: most of those who vote on it are not

@@ -7,7 +7,7 @@
 //! was undone, and nowhere can what ran before it run again.
 
 use super::acknowledged::agreed;
-use super::survey::{Survey, Wish};
+use super::survey::{Kind, Survey, Wish};
 use super::wanted_count::missing;
 
 pub(super) fn check(survey: &Survey) -> Result<(), String> {
@@ -15,7 +15,8 @@ pub(super) fn check(survey: &Survey) -> Result<(), String> {
         let Some(Wish::Present { kind, replicas, .. }) = agreed(survey, name) else {
             continue;
         };
-        if !kind.lasts() || missing(survey, name).is_some() {
+        // Whether a run of what has a schedule lacks a place changes from moment to moment.
+        if !kind.lasts() || kind == Kind::Timed || missing(survey, name).is_some() {
             continue;
         }
         for (machine, inspection) in survey.described(name) {

@@ -8,13 +8,22 @@
 use wire::id::Version;
 
 use super::acknowledged::agreed;
-use super::survey::{Survey, Wish};
+use super::survey::{Kind, Survey, Wish};
 
 pub(super) fn check(survey: &Survey) -> Result<(), String> {
     for name in survey.expected.apps.keys() {
-        let Some(Wish::Present { stopped: false, .. }) = agreed(survey, name) else {
+        let Some(Wish::Present {
+            stopped: false,
+            kind,
+            ..
+        }) = agreed(survey, name)
+        else {
             continue;
         };
+        // A run that goes on is not disturbed.
+        if kind == Kind::Timed {
+            continue;
+        }
         let Some((_, inspection)) = survey.described(name).next() else {
             continue;
         };

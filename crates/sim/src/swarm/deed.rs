@@ -10,10 +10,12 @@ use wire::call::{
 use wire::disk::Table;
 use wire::health::{Check, Health};
 use wire::id::AppId;
+use wire::job::Schedule;
 use wire::peer::AppRecord;
 use wire::spec::{AppSpec, OnPartition, Placement, Program, Resources, Restart, Stop, TAKEOVER_MS};
 
 use crate::invariants::capacity::PORT;
+use crate::invariants::one_at_a_time::TIMED;
 use crate::invariants::one_run::JOB;
 use crate::invariants::survey::{Kind, Wish};
 use crate::world::{MachineId, World};
@@ -85,15 +87,17 @@ pub(super) fn choose(
 
 /// Some new app.
 pub(super) fn any_run(world: &mut World) -> Deed {
-    let kind = match world.random().random_range(0..12) {
+    let kind = match world.random().random_range(0..14) {
         0..5 => Kind::Always,
         5 | 6 => Kind::Retried,
         7 => Kind::Single,
         8 | 9 => Kind::Job,
-        _ => Kind::Once,
+        10 | 11 => Kind::Once,
+        _ => Kind::Timed,
     };
+    let replicas = world.random().random_range(1..4);
     Deed::Run {
-        replicas: world.random().random_range(1..4),
+        replicas: if kind == Kind::Timed { 1 } else { replicas },
         kind,
         starts: world.random().random_range(0..16) > 0,
     }
@@ -163,13 +167,18 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         let number: u64 = world.random().random();
         environment.insert(JOB.to_string(), format!("{number:x}"));
     }
+    let schedule = (kind == Kind::Timed).then(|| {
+        let number: u64 = world.random().random();
+        environment.insert(TIMED.to_string(), format!("{number:x}"));
+        schedule(world)
+    });
     let restart = match kind {
         Kind::Always => Restart::Always,
         Kind::Retried => Restart::OnFailure { retries_max: None },
-        Kind::Single if world.random().random() => Restart::OnFailure {
+        Kind::Single | Kind::Timed if world.random().random() => Restart::OnFailure {
             retries_max: Some(2),
         },
-        Kind::Single | Kind::Job | Kind::Once => Restart::No,
+        Kind::Single | Kind::Job | Kind::Once | Kind::Timed => Restart::No,
     };
     let cpu_millis = match world.random().random_range(0..8) {
         0 => 1500,
@@ -191,6 +200,8 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         OnPartition::Available
     };
     let after = after(world, name, kind);
+    let is_bounded = kind == Kind::Timed && world.random().random_range(0..3) == 0;
+    let deadline_ms = is_bounded.then_some(4_000);
     let health = (world.random().random_range(0..4) == 0).then(|| health().into());
     AppSpec {
         name: name.to_string(),
@@ -216,8 +227,8 @@ fn spec(world: &mut World, name: &str, (replicas, kind, starts): (u32, Kind, boo
         on_partition,
         health,
         after,
-        schedule: None,
-        deadline_ms: None,
+        schedule,
+        deadline_ms,
     }
 }
 
@@ -230,6 +241,17 @@ fn after(world: &mut World, name: &str, kind: Kind) -> BTreeSet<String> {
     let count = world.random().random_range(1..3);
     let others = (0..count).map(|_| format!("app{}", world.random().random_range(0..5)));
     others.filter(|other| other != name).collect()
+}
+
+/// Times that come often.
+fn schedule(world: &mut World) -> Schedule {
+    let interval_ms = world.random().random_range(1..12) * 1000;
+    match world.random().random_range(0..8) {
+        0 => Schedule::Cron {
+            expression: "* * * * *".to_string(),
+        },
+        _ => Schedule::Every { interval_ms },
+    }
 }
 
 /// A check whose verdict comes soon.
@@ -248,6 +270,9 @@ fn program(world: &mut World, kind: Kind, starts: bool) -> &'static [&'static st
         (Kind::Job | Kind::Once, 0) => &["work", "2", "3"],
         (Kind::Job | Kind::Once, 1) => &["work", "9"],
         (Kind::Job | Kind::Once, _) => &["work", "4"],
+        (Kind::Timed, 0) => &["work", "2", "3"],
+        (Kind::Timed, 1) => &["serve"],
+        (Kind::Timed, _) => &["work", "3"],
         (Kind::Always, 0) => &["work", "5"],
         (Kind::Always | Kind::Retried | Kind::Single, 1) => &["crash", "900"],
         (Kind::Always | Kind::Retried | Kind::Single, 2) => &["deaf"],

@@ -496,6 +496,7 @@ impl Run {
             members: members.iter().map(|it| self.world.node(*it)).collect(),
             up,
             has_removed,
+            is_steady: self.trouble.is_steady,
         }
     }
 }

@@ -271,7 +271,8 @@ fn answers_wrongly(name: &str, deed: Deed, outcome: &Outcome) -> Option<String> 
         return None;
     };
     let has = |index: u32| started.objects.iter().any(|it| it.index == index);
-    if started.waiting.is_some() {
+    // It runs later.
+    if started.waiting.is_some() || started.next.is_some() {
         return None;
     }
     let missing = (0..replicas).find(|index| !has(*index))?;
