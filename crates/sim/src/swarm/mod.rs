@@ -32,6 +32,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long everything must stay right once it is, and how often that is looked at.
 const HOLD: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_secs(5);
+/// How often it is looked, at the least and at the most, whether what was begun has come to an end.
+const LOOKS_MIN: u32 = 5;
+const LOOKS_MAX: u32 = 40;
 /// How long the ticket is good for: longer than a wall clock is set ahead.
 const TICKET_S: u64 = 30 * 86_400;
 
@@ -443,12 +446,21 @@ impl Run {
             }
             self.world.pass(GLANCE);
         }
-        // Questions come and go: what is wrong is one that is there at every look.
-        for _ in 0..6 {
-            self.world.pass(GLANCE / 2);
+        // Questions come and go, each second where apps run that often: what is wrong is one that is
+        // there at every look.
+        for look in 0..LOOKS_MAX {
+            // Not in step with what comes again each second.
+            let apart = Duration::from_millis(u64::from(look) * 37);
+            self.world.pass(GLANCE / 2 + apart);
             let now: BTreeSet<_> = self.unfinished();
-            let both = unfinished.map(|before| before.intersection(&now).copied().collect());
-            unfinished = Some(both.unwrap_or(now));
+            let both: Option<BTreeSet<_>> =
+                unfinished.map(|before| before.intersection(&now).copied().collect());
+            let all = both.unwrap_or(now);
+            let is_over = all.is_empty() && look >= LOOKS_MIN;
+            unfinished = Some(all);
+            if is_over {
+                break;
+            }
         }
         let sentence = |(machine, what): (MachineId, &str)| {
             format!(
