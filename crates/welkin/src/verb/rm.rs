@@ -28,7 +28,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<u8, 
         force: arguments.force,
     };
     let mut names = arguments.apps.apps.clone();
-    if names.len() > 1 && names.iter().any(|it| is_id(it)) {
+    if names.iter().any(|it| is_id(it)) {
         let list = AppList {
             all: true,
             target: None,
