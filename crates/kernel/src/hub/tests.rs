@@ -21,6 +21,7 @@ use wire::tenancy::{Ballot, SeatAsk, Tenancy, Title};
 
 mod disk;
 mod jobs;
+mod records;
 mod twice;
 mod upgrade;
 
