@@ -189,7 +189,7 @@ fn a_daemon_that_is_slow_to_begin_again_is_missed_by_nobody() {
             let shown = objects(&cloud.welkin(at, "ps web -o json"));
             assert!(shown.keys().all(|it| before.contains_key(it)), "{shown:?}");
             // Whoever supervised it, it can be changed.
-            let _scaled = cloud.welkin(at, &format!("scale {name} 1")).ok();
+            let _scaled = cloud.welkin(at, &format!("scale {name}=1")).ok();
         }
     });
     let _up = cloud.welkin(2, "up").ok();
