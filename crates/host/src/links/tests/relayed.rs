@@ -149,12 +149,11 @@ async fn a_node_that_does_not_carry_says_so_and_carries_nothing() {
     assert_eq!(a.hears().await, Input::Undelivered { to, bytes });
 }
 
-/// Bytes a second through a relay, and what it adds to a round trip: `cargo test -p host --release
-/// --lib -- --ignored --nocapture through_a_relay`.
+/// The longest messages arrive whole, by a relay as without one. How fast, it says: `cargo test -p
+/// host --release --lib -- --nocapture longest_messages`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
 #[expect(clippy::print_stderr, reason = "it is what is measured")]
-async fn how_much_goes_through_a_relay() {
+async fn the_longest_messages_go_through_a_relay() {
     let mut trio = Trio::new(1).await;
     for (way, to) in [("relayed", trio.b.id), ("direct", trio.relays[0].id)] {
         let bytes = vec![7; 7 * 1024 * 1024];
@@ -165,12 +164,12 @@ async fn how_much_goes_through_a_relay() {
         };
         hearer.hears_message(trio.a.id, &[1]).await;
         let began = clock::now();
-        for _ in 0..8 {
+        for _ in 0..2 {
             trio.a.links.message(to, bytes.clone()).unwrap();
             hearer.hears_message(trio.a.id, &bytes).await;
         }
         let took = clock::now().since(began);
-        let rate = 56.0 / took.as_secs_f64();
+        let rate = 14.0 / took.as_secs_f64();
         let began = clock::now();
         for _ in 0..200 {
             trio.a.links.message(to, vec![2]).unwrap();
