@@ -99,7 +99,7 @@ impl Patience {
         }
     }
 
-    /// A node is gone, or has come: what it owed counts no more.
+    /// A node is lost or removed: what it owed counts no more.
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.nodes.remove(&node);
     }

@@ -505,6 +505,7 @@ impl Kernel {
         self.by_short.remove(&node.short_id());
         self.measurement.forget(node);
         self.relaying.forget(node);
+        self.patience.forget(node);
         self.write(Table::Facts, &node.0, None);
         self.directory.forget_copies_of(node);
         // It is told before its links are closed: a node that does not know that it was removed
