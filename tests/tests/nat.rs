@@ -85,14 +85,19 @@ fn via(cloud: &LabCloud, host: &str, name: &str) -> Option<String> {
 }
 
 /// Two machines that have no address in common, and two that both reach.
-#[test]
-fn machines_behind_routers_work_together_through_others() {
+fn two_behind_routers() -> LabCloud {
     let lab = Lab::builder().hosts(4);
     let lab = lab
         .behind("h3", Nat::Symmetric)
         .behind("h4", Nat::Symmetric);
     let cloud = LabCloud::of(lab, |_host| {});
     await_answers(&cloud, "h3", "h4", Duration::from_secs(20));
+    cloud
+}
+
+#[test]
+fn machines_behind_routers_work_together_through_others() {
+    let cloud = two_behind_routers();
     let app = "run -d --name app --host h4 -- sh -c";
     let mut words = end_to_end::words(app);
     words.push("echo hello; exec sleep 1000".to_owned());
@@ -167,12 +172,7 @@ fn a_link_through_a_third_becomes_direct_where_routers_allow_it() {
 /// The router of a laptop gets another address, and the laptop sees nothing of it.
 #[test]
 fn a_machine_behind_a_router_that_moves_is_back_within_seconds() {
-    let lab = Lab::builder().hosts(4);
-    let lab = lab
-        .behind("h3", Nat::Symmetric)
-        .behind("h4", Nat::Symmetric);
-    let cloud = LabCloud::of(lab, |_host| {});
-    await_answers(&cloud, "h3", "h4", Duration::from_secs(20));
+    let cloud = two_behind_routers();
     let before = id_of(&cloud, "h1", "h4");
     let address = Ipv4Addr::new(10, 77, 0, 104);
     cloud.host("h4").move_to(address).expect("it is up");

@@ -73,6 +73,11 @@ impl Bench {
         self.reply(call).expect("at once").expect("it is done")
     }
 
+    fn make(&mut self, spec: AppSpec) {
+        let attach = false;
+        self.succeed(Run { spec, attach });
+    }
+
     /// What the wall clock shows that nobody has set.
     fn wall(&self) -> u64 {
         WALL + self.now.as_micros() / 1000
@@ -134,10 +139,7 @@ fn a_run_begins_when_it_is_due_and_is_remembered() {
 #[test]
 fn what_is_due_while_the_former_run_goes_on_is_skipped_and_counted() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     bench.pass(60);
     let running = bench.launched();
     bench.pass(150);
@@ -167,10 +169,7 @@ fn what_is_due_while_the_former_run_goes_on_is_skipped_and_counted() {
 #[test]
 fn after_an_outage_there_is_one_run() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     let made = bench.wall();
     let mut bench = bench.restart(|config| config.wall.0 = made + 60 * MINUTE_MS + 20_000);
     let [one] = bench.runs("backup") else {
@@ -195,10 +194,7 @@ fn after_an_outage_there_is_one_run() {
 #[test]
 fn a_run_survives_the_daemon_that_had_not_placed_it_and_begins_once() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     bench.pass(60);
     let started = bench.launched();
     let before = bench.runs("backup").to_vec();
@@ -214,10 +210,7 @@ fn a_run_survives_the_daemon_that_had_not_placed_it_and_begins_once() {
 #[test]
 fn a_clock_that_is_set_back_repeats_nothing() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     bench.pass(60);
     bench.end_programs(0);
     let wall = bench.wall();
@@ -244,10 +237,7 @@ fn a_clock_that_is_set_back_repeats_nothing() {
 #[test]
 fn a_clock_that_is_set_ahead_makes_due_what_lies_between() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     let wall = bench.wall();
     bench.set_wall(wall + 60 * MINUTE_MS);
     bench.pass(1);
@@ -258,10 +248,7 @@ fn a_clock_that_is_set_ahead_makes_due_what_lies_between() {
 fn a_stopped_app_is_paused_and_start_on_an_idle_one_runs_it_now() {
     let mut bench = Bench::new(&[]);
     let target = || "backup".into();
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     bench.succeed(StopApp {
         target: target(),
         grace_ms: None,
@@ -351,10 +338,7 @@ fn what_a_schedule_cannot_be_is_refused_with_what_to_do() {
     assert!(refusal(&|it| it.schedule = cron("0 0 31 2 *")).contains("never due"));
     assert!(refusal(&|it| it.schedule = cron("0 3 * *")).contains("30 3 * * mon-fri"));
     // And what is settled when an app is made stays.
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     let call = bench.call(Scale {
         target: "backup".into(),
         replicas: 3,
@@ -372,10 +356,7 @@ fn what_a_schedule_cannot_be_is_refused_with_what_to_do() {
 #[test]
 fn another_schedule_is_gone_by_from_now_on() {
     let mut bench = Bench::new(&[]);
-    bench.succeed(Run {
-        spec: every_minute("backup"),
-        attach: false,
-    });
+    bench.make(every_minute("backup"));
     bench.pass(60);
     bench.end_programs(0);
     bench.pass(50);
