@@ -50,14 +50,14 @@ pub(super) fn measure(runs: usize) -> Vec<Figure> {
     let in_time = waits.median() <= GOAL_MS;
     figures.push(waits.goal(format!("{GOAL_MS} ms"), in_time));
     let [alone, all] = latenesses;
-    let alone = Figure::new("p99 lateness of node/list meanwhile, steady", "ms", alone);
-    let in_time = alone.median() <= GOAL_MS;
-    figures.push(alone.goal(format!("{GOAL_MS} ms"), in_time));
-    figures.push(Figure::new(
-        "p99 lateness of app/list meanwhile, steady",
-        "ms",
-        all,
-    ));
+    for (what, samples) in [
+        ("p99 lateness of node/list meanwhile, steady", alone),
+        ("p99 lateness of app/list meanwhile, steady", all),
+    ] {
+        let figure = Figure::new(what, "ms", samples);
+        let in_time = figure.median() <= GOAL_MS;
+        figures.push(figure.goal(format!("{GOAL_MS} ms"), in_time));
+    }
     figures
 }
 
